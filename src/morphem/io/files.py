@@ -1,0 +1,26 @@
+"""Whole files only: written to a temporary name beside the target, then renamed."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from morphem.errors import RunError
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path in the target's folder; on success it takes the target's name, on failure it goes.
+
+    Errors: RunError, in one sentence, when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        os.replace(aside, path)
+    except OSError as error:
+        raise RunError(f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder") from error
+    finally:
+        aside.unlink(missing_ok=True)
