@@ -1,0 +1,192 @@
+"""What a particle table says, completed by options and cryoDRGN's pickles.
+
+Options and pickles become columns, so that afterwards the table alone speaks. Axes: n particles.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from morphem.data import cryodrgn
+from morphem.data.cryosparc import CsTable
+from morphem.data.relion import StarTable
+from morphem.errors import InputError
+from morphem.io import star
+from morphem.io.mrc import open_stack
+from morphem.io.reading import reading
+from morphem.physics.ctf import CtfParameters
+
+Table = StarTable | CsTable
+SAME = 1e-3  # relative: who types 1.06 means the table's 1.0593
+DEFAULTS = {"phase_shift_rad_n": 0.0, "scale_n": 1.0, "b_factor_A2_n": 0.0}
+
+
+def open_table(path: Path, passthrough: Path | str | None) -> Table:
+    """The table at `path`, or one that only names the images of a stack or of a list of stacks. Errors: InputError."""
+    if path.suffix == ".star":
+        table = StarTable.read(path)
+    elif path.suffix == ".cs":
+        table = CsTable.read(path, passthrough)
+    elif path.suffix in (".mrcs", ".mrc", ".txt"):
+        table = _bare_images(path)
+    else:
+        raise InputError(f'{path}: ends in "{path.suffix}", expected .star, .cs, .mrcs, .mrc or .txt; give such a file')
+    if not len(table):
+        raise InputError(f"{path}: no particles in it, expected at least one; select again")
+    return table
+
+
+def find_stacks(table: Table, datadir: Path | str | None) -> tuple[tuple[Path, ...], np.ndarray, np.ndarray]:
+    """(stacks, stack_n, slice_n): each stack where it was found, else by its name."""
+    names, slice_n = table.images()
+    stack_n, distinct = pd.factorize(np.array(names, dtype=object))
+    here = table.path.absolute().parent
+    folders = [here, *here.parents, Path()]
+    if datadir is not None:
+        folders.insert(0, Path(datadir))
+    stacks = [_find(Path(name), folders, datadir) for name in distinct]
+    return tuple(stacks), stack_n, slice_n
+
+
+def add_box(table: Table, given: int, by: str) -> Table:
+    """The table with a box where it had none. Errors: InputError where it has another."""
+    found = table.box_n()
+    _refuse_contradiction(table.path, "a box", found, by, given)
+    return table if found is not None else table.with_columns(table.box_columns(given))
+
+
+def add_pixel(table: Table, given: float | np.ndarray, by: str) -> Table:
+    """The table with a pixel size in Å where it had none. Errors: InputError where it has another."""
+    found = table.pixel_A_n()
+    _refuse_contradiction(table.path, "a pixel size", found, by, given)
+    return table if found is not None else table.with_columns({table.PIXEL: np.broadcast_to(given, len(table))})
+
+
+def add_amplitude_contrast(table: Table, given: float, by: str) -> Table:
+    """The table with an amplitude contrast where it had none. Errors: InputError where it has another."""
+    name, _ = table.CTF["amplitude_contrast_n"]
+    found = table.number(name)
+    _refuse_contradiction(table.path, "an amplitude contrast", found, by, given)
+    return table if found is not None else table.with_columns({name: np.full(len(table), given)})
+
+
+def add_ctf(table: Table, path: Path) -> Table:
+    """The table with the columns of a ctf.pkl, and with its box and pixel size where it had none."""
+    sides = _absent_as_empty(table.box_n())
+    ctf, pixel_A_n, box = cryodrgn.read_ctf(path, len(table), int(sides[0]) if len(sides) else None)
+    columns = {name: getattr(ctf, field) / unit for field, (name, unit) in table.CTF.items()}
+    return add_pixel(add_box(table.with_columns(columns), box, str(path)), pixel_A_n, str(path))
+
+
+def add_poses(table: Table, path: Path) -> Table:
+    """The table with the columns of a pose.pkl: t_Å = t · box · pixel."""
+    rotation_n33, shift_n2 = cryodrgn.read_poses(path, len(table))
+    pixel_A_n = pixel_A_of(table)
+    return table.with_columns(
+        table.pose_columns(rotation_n33, shift_n2 * box_of(table) * pixel_A_n[:, None], pixel_A_n)
+    )
+
+
+def add_options(
+    table: Table, stack: Path, pixel_A: float | None, box: int | None, amplitude_contrast: float | None, ctf: Path | None
+) -> tuple[Table, list[str]]:
+    """(the table with what it lacked, notices). The stack's box goes before the option's, its pixel size comes last."""
+    header = open_stack(stack) if stack.exists() else None
+    if header and table.box_n() is None:
+        table = add_box(table, header.images_nyx.shape[2], str(stack))
+    if box is not None:
+        table = add_box(table, box, "--box")
+    if pixel_A is not None:
+        table = add_pixel(table, pixel_A, "--pixel-size")
+    if ctf is not None:
+        table = add_ctf(table, ctf)
+    if amplitude_contrast is not None:
+        table = add_amplitude_contrast(table, amplitude_contrast, "--amplitude-contrast")
+    if header and header.pixel_A > 0 and table.pixel_A_n() is None:
+        return add_pixel(table, header.pixel_A, str(stack)), [f"pixel size {header.pixel_A:g} Å taken from {stack}"]
+    return table, []
+
+
+def box_of(table: Table) -> int:
+    """The one box of all images. Errors: InputError for none or several."""
+    sides = np.unique(_absent_as_empty(table.box_n()))
+    if len(sides) == 1:
+        return int(sides[0])
+    found = f"images of {', '.join(f'{side:g}' for side in sides)} pixels" if len(sides) else "no image size in it or its stacks"
+    raise InputError(f"{table.path}: {found}, expected one box; {'select one size' if len(sides) else 'give --box or --datadir'}")
+
+
+def pixel_A_of(table: Table) -> np.ndarray:
+    """Å per pixel, per row. Errors: InputError for none, or one that is not positive."""
+    pixel_A_n = _absent_as_empty(table.pixel_A_n())
+    if not len(pixel_A_n) or pixel_A_n.min() <= 0:
+        found = f"a pixel size of {pixel_A_n.min():g} Å" if len(pixel_A_n) else "no pixel size"
+        raise InputError(f"{table.path}: {found}, expected Å per pixel; give --pixel-size or correct the table")
+    return pixel_A_n
+
+
+def ctf_of(table: Table) -> tuple[CtfParameters, list[str]]:
+    """(CTF parameters, a notice where a phase shift is absent: taken as 0). Errors: InputError naming absent columns."""
+    columns = {field: table.number(name) for field, (name, _) in table.CTF.items()}
+    absent = [table.CTF[field][0] for field, column in columns.items() if column is None and field not in DEFAULTS]
+    if absent:
+        raise InputError(f"{table.path}: no {', '.join(absent)}, expected CTF columns; give --ctf, or --no-ctf for images without")
+    values = {
+        field: np.full(len(table), DEFAULTS[field]) if column is None else column * table.CTF[field][1]
+        for field, column in columns.items()
+    }
+    phase = "phase_shift_rad_n"
+    notices = [f"no {table.CTF[phase][0]}: taken as 0"] if columns[phase] is None else []
+    return CtfParameters(**values), notices
+
+
+def poses_of(table: Table, pixel_A_n: np.ndarray, require: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(rotation_n33, shift_A_n2); not numbers where there are none and none are required. Errors: InputError."""
+    poses = table.poses(pixel_A_n)
+    if poses is None and require:
+        raise InputError(f"{table.path}: no {', '.join(table.POSES)}, expected poses; give --poses, or refine it first")
+    return poses or (np.full((len(table), 3, 3), np.nan), np.full((len(table), 2), np.nan))
+
+
+def halves_of(table: Table) -> np.ndarray:
+    """Half-set 1 or 2 per row, 0 where unknown; int8."""
+    half_n = _absent_as_empty(table.half_n())
+    return np.where(np.isin(half_n, (1, 2)), half_n, 0).astype(np.int8) if len(half_n) else np.zeros(len(table), np.int8)
+
+
+def not_applied(table: Table) -> list[str]:
+    """One notice that names the columns of optical corrections this program does not make, where any is not idle."""
+    names = table.corrections()
+    return [f"not corrected for: {', '.join(names)}"] if names else []
+
+
+def _absent_as_empty(column: np.ndarray | None) -> np.ndarray:
+    return np.empty(0) if column is None else column
+
+
+def _refuse_contradiction(path: Path, what: str, found: np.ndarray | None, by: str, given: float | np.ndarray) -> None:
+    if found is None:
+        return
+    differs = np.flatnonzero(~np.isclose(given, found, rtol=SAME, atol=0))
+    if len(differs):
+        row = differs[0]
+        shown = np.broadcast_to(given, found.shape)[row]
+        raise InputError(f"{path}: {what} of {found[row]:g} in row {row + 1}, but {by} says {shown:g}; correct the wrong one")
+
+
+def _bare_images(path: Path) -> StarTable:
+    stacks = [path]
+    if path.suffix == ".txt":
+        with reading(path, "a list of stacks"):
+            stacks = [Path(line.strip()) for line in path.read_text().splitlines() if line.strip()]
+    names = [f"{i + 1}@{stack}" for stack in stacks for i in range(len(open_stack(path.parent / stack.name).images_nyx))]
+    return StarTable(path, {"particles": pd.DataFrame({"rlnImageName": star.tokens(names)}, dtype=str)}, "particles")
+
+
+def _find(name: Path, folders: list[Path], datadir: Path | str | None) -> Path:
+    """The first that exists of the name in each folder, then its last part in `datadir`; else in the first folder."""
+    candidates = [folder / name for folder in folders]
+    if datadir is not None:
+        candidates.append(Path(datadir) / name.name)
+    return next((path for path in candidates if path.exists()), candidates[0])

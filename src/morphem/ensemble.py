@@ -1,0 +1,181 @@
+"""What every run leaves behind: latents with their uncertainty, maps, a decoder z → map, poses, history.
+
+Axes: n images, q latent, z y x maps.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from morphem import __version__
+from morphem.config import from_plain, read_yaml, to_plain, write_yaml
+from morphem.data.dataset import Dataset, Source
+from morphem.data.particles import Particles
+from morphem.errors import InputError
+from morphem.io.files import replacing
+from morphem.io.mrc import read_map
+from morphem.run import Run
+
+FILES = ("config.yaml", "latents.parquet", "particles.star", "weights.safetensors")
+"""What a finished run's folder holds at least."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A finished run's folder, opened."""
+
+    folder: Path
+    config: dict[str, Any]
+    """method, version, seed, source, settings, box, pixel_A, radius: config.yaml."""
+    z_nq: np.ndarray
+    """Posterior mean of every image's latent; no columns where a method has none."""
+    uncertainty_nqq: np.ndarray
+    """Posterior covariance of z."""
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "Ensemble":
+        """Open a run's folder. Errors: InputError where it is not one, or the run has not finished."""
+        folder = Path(folder)
+        for name in FILES:
+            if not (folder / name).is_file():
+                raise InputError(f"{folder}: is not a finished run (no {name}); give a folder that `morphem fit` finished")
+        import pandas as pd
+
+        table = pd.read_parquet(folder / "latents.parquet")
+        q = sum(name.startswith("z_") for name in table.columns)
+        return cls(folder, read_yaml(folder / "config.yaml"), _columns(table, "z", q), _matrices(table, q))
+
+    @property
+    def method(self) -> str:
+        return self.config["method"]
+
+    @property
+    def box(self) -> int:
+        return self.config["box"]
+
+    @property
+    def pixel_A(self) -> float:
+        return self.config["pixel_A"]
+
+    @property
+    def latent_dim(self) -> int:
+        return self.z_nq.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.z_nq)
+
+    @cached_property
+    def volume(self):
+        """The decoder: the fitted `Volume`."""
+        from morphem.models import open_volume
+
+        return open_volume(self.folder / "weights.safetensors")
+
+    @cached_property
+    def consensus_zyx(self) -> np.ndarray:
+        """The consensus map: all images back-projected into one."""
+        return read_map(self.folder / "maps" / "consensus.mrc")[0]
+
+    @cached_property
+    def poses(self) -> Particles:
+        """The particles with the run's poses, and every column that came in."""
+        return Particles.read(self.folder / "particles.star", no_ctf=self.config["source"]["no_ctf"], box=self.box)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The records of history.jsonl."""
+        return Run(self.folder).history()
+
+    def decode(self, z_nq: np.ndarray, decoder: str = "model") -> Iterator[np.ndarray]:
+        """The maps (z, y, x) at each row of z, one after another, float32 in image units.
+
+        Errors: InputError where z has another number of columns than the run, or the decoder is not known.
+        """
+        import torch
+
+        z_nq = np.atleast_2d(np.asarray(z_nq, np.float32))
+        if z_nq.shape[1] != self.latent_dim:
+            raise InputError(f"{self.folder}: z has {z_nq.shape[1]} numbers, the run's latent has {self.latent_dim}")
+        if decoder != "model":
+            raise InputError(f"--decoder {decoder}: is not known; expected model")
+        with torch.inference_mode():
+            for z_q in z_nq:
+                yield self.volume.maps(torch.from_numpy(z_q[None]))[0].cpu().numpy()
+
+    def dataset(self, radius: float | None = None) -> Dataset:
+        """The images of the run, reopened from the stored paths."""
+        source = from_plain(Source, self.config["source"], f"{self.folder}/config.yaml")
+        return Dataset.open(source, radius or self.config["radius"])
+
+
+def save(
+    run: Run,
+    dataset: Dataset,
+    method: str,
+    settings: Any,
+    references: dict[str, str],
+    volume,
+    z_nq: np.ndarray,
+    uncertainty_nqq: np.ndarray,
+) -> Ensemble:
+    """Write what a run leaves, each file aside and then renamed, and open it. `references`: BibTeX key -> entry."""
+    from morphem.models import save_volume
+
+    folder = run.folder
+    with replacing(folder / "weights.safetensors") as path:
+        save_volume(path, volume)
+    with replacing(folder / "latents.parquet") as path:
+        _latent_table(z_nq, uncertainty_nqq, dataset.halves(run.seed)).to_parquet(path)
+    with replacing(folder / "citations.bib") as path:
+        path.write_text("\n".join(references.values()))
+    dataset.particles.write(folder / "particles.star", {f"morphemZ{i}": column for i, column in enumerate(z_nq.T)})
+    with replacing(folder / "config.yaml") as path:
+        write_yaml(path, describe(run, dataset, method, settings))
+    return Ensemble.open(folder)
+
+
+def describe(run: Run, dataset: Dataset, method: str, settings: Any) -> dict[str, Any]:
+    """config.yaml: all that is needed to run again, and to reopen the images."""
+    source = to_plain(dataset.source)
+    for name in ("particles", "datadir", "poses", "ctf", "ind"):
+        source[name] = source[name] and str(Path(source[name]).absolute())
+    return {
+        "method": method,
+        "version": __version__,
+        "seed": run.seed,
+        "source": source,
+        "settings": to_plain(settings),
+        "images": len(dataset),
+        "box": dataset.box,
+        "pixel_A": dataset.pixel_A,
+        "radius": float(dataset.lattice.radius),
+    }
+
+
+def _latent_table(z_nq: np.ndarray, uncertainty_nqq: np.ndarray, halves: tuple[np.ndarray, np.ndarray]):
+    import pandas as pd
+
+    q = z_nq.shape[1]
+    columns = {"index": np.arange(len(z_nq))}
+    columns |= {f"z_{i}": z_nq[:, i] for i in range(q)}
+    columns |= {f"cov_{i}_{j}": uncertainty_nqq[:, i, j] for i in range(q) for j in range(i + 1)}
+    half_n = np.zeros(len(z_nq), np.int8)
+    for half, row in enumerate(halves, start=1):
+        half_n[row] = half
+    return pd.DataFrame(columns | {"half": half_n})
+
+
+def _columns(table, prefix: str, q: int) -> np.ndarray:
+    return table[[f"{prefix}_{i}" for i in range(q)]].to_numpy(np.float32).reshape(len(table), q)
+
+
+def _matrices(table, q: int) -> np.ndarray:
+    matrix_nqq = np.zeros((len(table), q, q), np.float32)
+    for i in range(q):
+        for j in range(i + 1):
+            matrix_nqq[:, i, j] = matrix_nqq[:, j, i] = table[f"cov_{i}_{j}"]
+    return matrix_nqq

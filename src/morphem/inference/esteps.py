@@ -1,0 +1,82 @@
+"""E-steps: guess what is hidden in each image.
+
+Axes: b images, h hypotheses, j features φ = s·[1, z], q latent.
+"""
+
+import abc
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from morphem.data.dataset import Observed
+from morphem.models.image_model import ImageModel
+from morphem.models.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Hypotheses:
+    """What an E-step believes of each image: weighted guesses of class, pose and shift, and a Gaussian over φ = s·[1, z].
+
+    The covariance of φ is central: φφᵀ's mean is `phi_cov + φφᵀ`, and no small variance is lost to a difference.
+    """
+
+    class_bh: torch.Tensor
+    rotation_bh33: torch.Tensor
+    shift_bh2: torch.Tensor
+    logw_bh: torch.Tensor
+    phi_bhj: torch.Tensor
+    phi_cov_bhjj: torch.Tensor
+    evidence_b: torch.Tensor
+    """log p(image); what an E-step does not compute is 0."""
+    penalty_b: torch.Tensor
+    """What the M-step adds to −log p(image | z), such as β·KL."""
+
+    @property
+    def z_bhq(self) -> torch.Tensor:
+        """The latent's mean."""
+        return self.phi_bhj[..., 1:] / self.phi_bhj[..., :1]
+
+    @property
+    def z_cov_bhqq(self) -> torch.Tensor:
+        """The latent's covariance (for a contrast s that is known)."""
+        return self.phi_cov_bhjj[..., 1:, 1:] / self.phi_bhj[..., :1, None] ** 2
+
+    @property
+    def phiphi_bhjj(self) -> torch.Tensor:
+        """E[φφᵀ]."""
+        return self.phi_cov_bhjj + self.phi_bhj[..., :, None] * self.phi_bhj[..., None, :]
+
+    @classmethod
+    def at_given_poses(
+        cls, observed: Observed, z_bq: torch.Tensor, variance_bq: torch.Tensor, penalty_b: torch.Tensor | None = None
+    ) -> "Hypotheses":
+        """One hypothesis an image: the table's pose, s = 1, and a Gaussian of diagonal covariance over z."""
+        batch, zero_b = len(observed), observed.sample_bk.real.new_zeros(len(observed))
+        phi_bj = torch.cat([torch.ones_like(zero_b)[:, None], z_bq], dim=1)
+        variance_bj = torch.cat([zero_b[:, None], variance_bq], dim=1)
+        return cls(
+            torch.zeros(batch, 1, dtype=torch.long, device=zero_b.device),
+            observed.rotation_b33[:, None],
+            observed.shift_b2[:, None],
+            zero_b[:, None],
+            phi_bj[:, None],
+            torch.diag_embed(variance_bj)[:, None],
+            zero_b,
+            zero_b if penalty_b is None else penalty_b,
+        )
+
+
+class EStep(nn.Module, abc.ABC):
+    """`estep(observed, volume, model) -> Hypotheses`; parameters and state as any torch module has them."""
+
+    @abc.abstractmethod
+    def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses: ...
+
+
+class Known(EStep):
+    """Nothing is hidden: the table's poses, one map."""
+
+    def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
+        nothing_b0 = observed.sample_bk.real.new_zeros(len(observed), 0)
+        return Hypotheses.at_given_poses(observed, nothing_b0, nothing_b0)

@@ -1,0 +1,121 @@
+"""Epochs of stochastic gradient for network volumes: settings, schedules, history, checkpoints.
+
+Axes: n images, q latent, g optics groups, s shells.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from cyclopts import Parameter
+
+from morphem.data.dataset import Dataset
+from morphem.errors import InputError
+from morphem.inference.checkpoints import Checkpoints
+from morphem.inference.esteps import EStep
+from morphem.inference.msteps import Gradient
+from morphem.inference.sweep import sweep
+from morphem.models.image_model import ImageModel
+from morphem.models.nets import bfloat16_pays
+from morphem.models.volume import Volume
+from morphem.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """Settings that all network methods share."""
+
+    epochs: Annotated[int, Parameter(alias=["-n", "--num-epochs"])] = 20
+    """Passes over the images."""
+    batch_size: Annotated[int, Parameter(alias="-b")] = 16
+    """Images a step."""
+    learning_rate: Annotated[float | None, Parameter(alias="--lr")] = None
+    """Adam's step; by default 1e-4 · √(batch size / 16)."""
+    width: int = 256
+    """Width of the networks' layers."""
+    layers: int = 3
+    """Hidden residual layers of each network."""
+    encoding: Literal["geometric", "geometric_full", "low", "no_high", "linear", "gaussian", "none"] = "geometric"
+    """Positional encoding of the decoder."""
+    radius: float | None = None
+    """Largest Fourier radius, in Fourier pixels; all up to box/2 - 1 by default."""
+
+    def check(self) -> None:
+        """Refuse what cannot be meant."""
+        for name in ("epochs", "batch_size", "width", "layers"):
+            value = getattr(self, name)
+            if value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected a positive number")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise InputError(f"--learning-rate {self.learning_rate}: expected a positive number")
+
+    @property
+    def step(self) -> float:
+        return self.learning_rate or 1e-4 * (self.batch_size / 16) ** 0.5
+
+
+def resolve_precision(run: Run, settings: NetworkSettings) -> torch.dtype:
+    """The dtype of the networks' products; `auto` measures this machine, 0.2 s."""
+    choice = run.compute.precision
+    if choice == "auto":
+        choice = "bfloat16" if bfloat16_pays(8192, settings.width) else "float32"
+    return getattr(torch, choice)
+
+
+def train(dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSettings, run: Run, config: dict[str, Any]) -> Dataset:
+    """Fit `volume` and `estep` in place; the dataset comes back with the noise spectrum of the last epoch.
+
+    The order of images and the draws of z are functions of (seed, epoch), so an epoch can be repeated exactly. The mean of |X̃ − X̂|² bounds the noise
+    from above whatever the model, so each epoch's replaces σ² where it is lower.
+    """
+    mstep = Gradient(volume, estep, ImageModel(), settings.step, dataset.particles.optics_n)
+    checkpoints = Checkpoints(run.folder / "checkpoints", config)
+    first = 1
+    if run.resume and (found := checkpoints.latest()):
+        first, dataset = found[0] + 1, _restore(found[1], dataset, estep, volume, mstep)
+        run.log(f"Going on after epoch {found[0]}")
+    run.forget_history_after(first - 1)
+    for epoch in range(first, settings.epochs + 1):
+        dataset = _epoch(epoch, dataset, estep, mstep, settings, run)
+        checkpoints.save(epoch, _state(dataset, estep, volume, mstep))
+    return dataset
+
+
+def _epoch(epoch: int, dataset: Dataset, estep: EStep, mstep: Gradient, settings: NetworkSettings, run: Run) -> Dataset:
+    """One pass: draws, sweep, history; the dataset with its noise lowered where the residual is lower."""
+    start, rng = time.monotonic(), np.random.default_rng([run.seed, epoch])
+    order = rng.permutation(len(dataset))
+    mstep.draw_nq = torch.from_numpy(rng.standard_normal((len(dataset), mstep.volume.latent_dim), np.float32))
+    sweep(dataset, order, settings.batch_size, estep, mstep, mstep.volume, mstep.model, f"Epoch {epoch} of {settings.epochs}")
+    last, seconds = mstep.last, time.monotonic() - start
+    assert last is not None
+    run.record(
+        epoch=epoch, loss=round(last.loss, 6), penalty=round(last.penalty, 6), images_per_s=round(len(dataset) / seconds, 1), seconds=round(seconds, 2)
+    )
+    run.log(f"Epoch {epoch} of {settings.epochs}: loss {last.loss:.4f}, KL penalty {last.penalty:.3f}, {len(dataset) / seconds:,.0f} images/s")
+    return dataset.with_noise(torch.minimum(dataset.noise_gs, dataset.noise_gs * last.power_gs))
+
+
+def _state(dataset: Dataset, estep: EStep, volume: Volume, mstep: Gradient) -> dict[str, torch.Tensor]:
+    state = {f"volume.{name}": value for name, value in volume.state_dict().items()}
+    state |= {f"estep.{name}": value for name, value in estep.state_dict().items()}
+    for i, moments in mstep.optimizer.state_dict()["state"].items():
+        state |= {f"adam.{i}.{name}": value for name, value in moments.items()}
+    return state | {"noise_gs": dataset.noise_gs}
+
+
+def _restore(state: dict[str, torch.Tensor], dataset: Dataset, estep: EStep, volume: Volume, mstep: Gradient) -> Dataset:
+    parts: dict[str, dict[str, torch.Tensor]] = {"volume": {}, "estep": {}, "adam": {}, "noise_gs": {}}
+    for name, value in state.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = value
+    volume.load_state_dict(parts["volume"])
+    estep.load_state_dict(parts["estep"])
+    adam = mstep.optimizer.state_dict()
+    for name, value in parts["adam"].items():
+        i, _, moment = name.partition(".")
+        adam["state"].setdefault(int(i), {})[moment] = value
+    mstep.optimizer.load_state_dict(adam)
+    return dataset.with_noise(parts["noise_gs"][""])

@@ -1,0 +1,66 @@
+"""cryoSPARC's .cs tables: NumPy structured arrays, one row a particle, joined by `uid`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from morphem.errors import InputError
+from morphem.io.files import replacing
+from morphem.io.reading import reading
+
+
+def read(path: Path | str, passthrough: Path | str | None = None) -> np.ndarray:
+    """The table, with the fields it lacks taken from the passthrough's rows of the same uid.
+
+    Errors: InputError where a file is no such table, holds Python objects, or the passthrough lacks a uid.
+    """
+    table = _load(path)
+    if passthrough is None:
+        return table
+    other = _load(passthrough)
+    row_n = _rows_of(table, other, path, passthrough)
+    return with_fields(table, {name: other[name][row_n] for name in _names(other) if name not in _names(table)})
+
+
+def write(path: Path | str, table: np.ndarray) -> None:
+    """Write all fields with their types. Errors: RunError when the disk is full."""
+    with replacing(path) as aside, open(aside, "wb") as file:
+        np.save(file, table, allow_pickle=False)
+
+
+def with_fields(table: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray:
+    """A copy with fields replaced (keeping their types) or appended."""
+    new = [(name, value.dtype, value.shape[1:]) for name, value in values.items() if name not in _names(table)]
+    changed = np.empty(len(table), dtype=table.dtype.descr + new)
+    for name in _names(changed):
+        changed[name] = values[name] if name in values else table[name]
+    return changed
+
+
+def _names(table: np.ndarray) -> tuple[str, ...]:
+    return table.dtype.names or ()
+
+
+def _load(path: Path | str) -> np.ndarray:
+    try:
+        with reading(path, "a .cs file"):
+            table = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a .cs table, or one with Python objects in it; give cryoSPARC's file") from error
+    if not isinstance(table, np.ndarray) or "uid" not in _names(table):
+        raise InputError(f'{path}: no field "uid", expected a cryoSPARC table; give its .cs file')
+    return table
+
+
+def _rows_of(table: np.ndarray, other: np.ndarray, path: Path | str, passthrough: Path | str) -> np.ndarray:
+    """The row of `other` with the uid of each row of `table`."""
+    order = np.argsort(other["uid"])
+    place_n = np.searchsorted(other["uid"], table["uid"], sorter=order)
+    row_n = order[np.minimum(place_n, len(other) - 1)] if len(other) else np.zeros(len(table), int)
+    missing = np.setdiff1d(table["uid"], other["uid"])
+    if len(missing):
+        raise InputError(
+            f"{path}: {len(missing)} particles (uid {missing[0]} …) are not in {passthrough};"
+            " give the passthrough file of the same job"
+        )
+    return row_n

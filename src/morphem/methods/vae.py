@@ -1,0 +1,71 @@
+"""The variational autoencoder: an encoder from an image to z, a coordinate network from z to the map's transform.
+
+Assumes known poses. Minimises Σ_k |X̃ − X̂(z)|² + β·KL(q(z|X) ‖ N(0, 1)) with z = μ + s·ε (Zhong et al., Nat. Methods
+18, 176 (2021)); 2β is the KL's weight there.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from cyclopts import Parameter
+
+from morphem.data.dataset import Dataset
+from morphem.ensemble import Ensemble, describe, save
+from morphem.errors import InputError
+from morphem.inference.latents import Encoder
+from morphem.inference.sweep import infer
+from morphem.inference.training import NetworkSettings, resolve_precision, train
+from morphem.methods import backproject
+from morphem.models.field import FieldVolume
+from morphem.models.image_model import ImageModel
+from morphem.models.volume import LinearVolume
+from morphem.run import Run
+
+REFERENCES = backproject.REFERENCES | {
+    "zhong2021": """@article{zhong2021,
+  author = {Zhong, Ellen D. and Bepler, Tristan and Berger, Bonnie and Davis, Joseph H.},
+  title = {{cryoDRGN}: reconstruction of heterogeneous cryo-{EM} structures using neural networks},
+  journal = {Nature Methods}, volume = {18}, pages = {176--185}, year = {2021}, doi = {10.1038/s41592-020-01049-4}
+}""",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(NetworkSettings):
+    """A latent z for every image and a network that turns it into a map."""
+
+    latent_dim: Annotated[int, Parameter(alias="--zdim")] = 8
+    """Dimensions of z."""
+    beta: float | None = None
+    """Weight of the KL divergence; 1 is the evidence lower bound, by default 1/(2 · latent_dim)."""
+    encoder_radius: float = 31
+    """The encoder sees samples up to this Fourier radius."""
+
+    def check(self) -> None:
+        super().check()
+        if self.latent_dim < 1:
+            raise InputError(f"--latent-dim {self.latent_dim}: expected at least 1 (one map without z is `fit backproject`)")
+        if self.beta is not None and self.beta < 0:
+            raise InputError(f"--beta {self.beta}: expected 0 or more")
+
+
+def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
+    """Consensus for the noise and the amplitude of every shell, then encoder and decoder together."""
+    consensus = backproject.reconstruct(dataset, run.seed)
+    consensus.write(run.folder / "maps", dataset.pixel_A)
+    one = LinearVolume.of(torch.from_numpy(consensus.map_zyx)[None], dataset.lattice.radius)
+    dataset = dataset.with_noise(backproject.residual_noise(dataset, one))
+
+    torch.manual_seed(run.seed)
+    volume = FieldVolume(dataset.box, dataset.lattice.radius, config.latent_dim, config.width, config.layers, config.encoding)
+    volume.gain_s = one.shell_amplitude()
+    beta = 1 / (2 * config.latent_dim) if config.beta is None else config.beta
+    shape = (config.latent_dim, config.encoder_radius, config.width, config.layers)
+    encoder = Encoder(dataset.lattice, *shape, beta, warmup=len(dataset))
+    volume.dtype = encoder.dtype = resolve_precision(run, config)
+
+    dataset = train(dataset, encoder, volume, config, run, describe(run, dataset, "vae", config))
+    z_nq, covariance_nqq = infer(dataset, encoder, volume, ImageModel())
+    volume.dtype = torch.float32
+    return save(run, dataset, "vae", config, REFERENCES, volume, z_nq, covariance_nqq)

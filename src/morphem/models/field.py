@@ -1,0 +1,90 @@
+"""A coordinate network as a volume: positions in Fourier space, and z, to the transform of the map there.
+
+Axes: b images, h hypotheses, k samples, q latent, n points, s shells.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from morphem.models.encodings import encoding as make_encoding
+from morphem.models.nets import ResidualTrunk
+from morphem.models.volume import Volume
+from morphem.physics import cube as cubes
+from morphem.physics.lattice import Lattice
+
+
+class FieldVolume(Volume):
+    """V(k, z) = gain(|k|) · net(features(k/D), z), with V(−k) = conj V(k) by construction.
+
+    The first layer is split: W_k · features + W_z · z, the second computed once an image. After it come `layers`
+    residual layers of `width` and a linear layer to (Re, Im). Source: Zhong et al., Nat. Methods 18, 176 (2021).
+    """
+
+    def __init__(
+        self,
+        box: int,
+        radius: float,
+        latent_dim: int,
+        width: int = 256,
+        layers: int = 3,
+        encoding: str = "geometric",
+    ):
+        super().__init__()
+        self.box, self.radius, self.latent_dim = box, radius, latent_dim
+        self.width, self.layers, self.encoding = width, layers, encoding
+        self.features = make_encoding(encoding, box)
+        self.from_k = nn.Linear(self.features.features, width)
+        self.from_z = nn.Linear(latent_dim, width, bias=False) if latent_dim else None
+        self.trunk = ResidualTrunk(width, layers, 2)
+        self.register_buffer("gain_s", torch.ones(box // 2 + 1))
+        self.dtype = torch.float32
+
+    def settings(self) -> dict[str, Any]:
+        names = ("box", "radius", "latent_dim", "width", "layers", "encoding")
+        return {name: getattr(self, name) for name in names}
+
+    def forward(self, point_bk3: torch.Tensor, z_bq: torch.Tensor) -> torch.Tensor:
+        """V at points in Fourier index units, complex64 (b, k)."""
+        flipped_bk = _in_lower_half(point_bk3)
+        upper_bk3 = torch.where(flipped_bk[..., None], -point_bk3, point_bk3)
+        with torch.no_grad():
+            feature_bke = self.features(upper_bk3).to(self.dtype)
+        x_bkh = linear(feature_bke, self.from_k.weight.to(self.dtype), self.from_k.bias.to(self.dtype))
+        if self.from_z is not None:
+            x_bkh = x_bkh + self.from_z(z_bq).to(self.dtype)[:, None]
+        value_bk = torch.view_as_complex(self.trunk(x_bkh.relu_()))
+        return torch.where(flipped_bk, value_bk.conj(), value_bk) * self._gain(point_bk3)
+
+    def slices(self, matrix_bh33: torch.Tensor, lattice: Lattice, z_bhq: torch.Tensor) -> torch.Tensor:
+        point_mk3 = lattice.coords_k2.to(matrix_bh33) @ matrix_bh33.flatten(0, 1)[:, :2]
+        return self(point_mk3, z_bhq.flatten(0, 1)).unflatten(0, matrix_bh33.shape[:2])
+
+    def maps(self, z_nq: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self._map(z_q) for z_q in z_nq])
+
+    def _map(self, z_q: torch.Tensor) -> torch.Tensor:
+        """The half ball, 16,384 points at a time, in float32; the DC makes the border's median 0."""
+        device = self.gain_s.device
+        point_n3 = cubes.half_ball(self.radius).to(device)
+        tiles = [self(tile.float()[None], z_q[None].to(device))[0] for tile in point_n3.split(16384)]
+        cube_zyxc = cubes.cube_of_points(point_n3, torch.cat(tiles)[:, None], self.radius)
+        h = cube_zyxc.shape[2] - 1
+        cube_zyxc[h, h, 0] = 0
+        map_zyx = cubes.maps_of_cube(cube_zyxc, self.box, padding=1)[0]
+        x = torch.arange(self.box, device=device) - self.box // 2
+        outside_zyx = (x[:, None, None] ** 2 + x[:, None] ** 2 + x**2).sqrt() > 0.9 * self.box / 2
+        return map_zyx - map_zyx[outside_zyx].median()
+
+    def _gain(self, point_bk3: torch.Tensor) -> torch.Tensor:
+        """The gain of the shell that each point lies in."""
+        shell_bk = point_bk3.norm(dim=-1).round().long().clamp(max=len(self.gain_s) - 1)
+        return self.gain_s[shell_bk]
+
+
+def _in_lower_half(point_bk3: torch.Tensor) -> torch.Tensor:
+    """Points with kz < 0 (ties: ky, then kx): the network is asked at −k, and the answer conjugated."""
+    x, y, z = point_bk3.unbind(-1)
+    return (z < 0) | ((z == 0) & ((y < 0) | ((y == 0) & (x < 0))))

@@ -1,0 +1,81 @@
+"""What a volume may be: something that gives slices of its Fourier transform, and maps.
+
+Axes: b images, h hypotheses, k samples, q latent, c maps, j features, n cube side.
+"""
+
+import abc
+from typing import Any
+
+import torch
+from torch import nn
+
+from morphem.physics import cube as cubes
+from morphem.physics.lattice import Lattice
+from morphem.physics.slice import sample
+
+
+class Volume(nn.Module, abc.ABC):
+    """V(·, z). V(−k) = conj V(k); maps are in image units: their sum along z is the image before the CTF."""
+
+    box: int
+    radius: float
+    latent_dim: int
+
+    @abc.abstractmethod
+    def slices(self, matrix_bh33: torch.Tensor, lattice: Lattice, z_bhq: torch.Tensor) -> torch.Tensor:
+        """V(k @ M, z), complex64 (b, h, k); M is the rotation, times the ratio of pixel sizes where they differ."""
+
+    @abc.abstractmethod
+    def maps(self, z_nq: torch.Tensor) -> torch.Tensor:
+        """One map (box, box, box) for each row of z, float32 (n, z, y, x)."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The arguments that build this volume again; with `state_dict` they are all of it."""
+
+
+class LinearVolume(Volume):
+    """V = Σ_j φ_j V_j with φ = [1, z]: a mean and q maps, read from a padded cube by trilinear interpolation."""
+
+    def __init__(self, box: int, radius: float, latent_dim: int = 0, padding: int = 2):
+        super().__init__()
+        self.box, self.radius, self.latent_dim, self.padding = box, radius, latent_dim, padding
+        self.register_buffer("map_czyx", torch.zeros(latent_dim + 1, box, box, box))
+        self._cube: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, map_czyx: torch.Tensor, radius: float, padding: int = 2) -> "LinearVolume":
+        """The volume of a mean and its maps (c, box, box, box)."""
+        volume = cls(map_czyx.shape[-1], radius, len(map_czyx) - 1, padding)
+        volume.map_czyx = map_czyx.float()
+        return volume
+
+    def settings(self) -> dict[str, Any]:
+        return {"box": self.box, "radius": self.radius, "latent_dim": self.latent_dim, "padding": self.padding}
+
+    def slices(self, matrix_bh33: torch.Tensor, lattice: Lattice, z_bhq: torch.Tensor) -> torch.Tensor:
+        """Σ_j φ_j V_j(k @ M), with the maps divided by the window that interpolation multiplies by."""
+        odd_c = cubes.odd_channels(self.latent_dim + 1)
+        flat_b33 = self.padding * matrix_bh33.flatten(0, 1)
+        value_bkc = sample(self._padded_cube(), flat_b33, lattice.coords_k2, odd_c)
+        value_bhkj = torch.view_as_complex(value_bkc.unflatten(-1, (-1, 2))).unflatten(0, matrix_bh33.shape[:2])
+        return value_bhkj[..., 0] + torch.einsum("bhkj,bhj->bhk", value_bhkj[..., 1:], z_bhq.to(value_bhkj.dtype))
+
+    def maps(self, z_nq: torch.Tensor) -> torch.Tensor:
+        return self.map_czyx[0] + torch.einsum("nq,qzyx->nzyx", z_nq.float(), self.map_czyx[1:])
+
+    def shell_amplitude(self) -> torch.Tensor:
+        """Root mean square of the mean map's transform on every shell up to Nyquist, (s,)."""
+        cube_zyxc = cubes.cube_of_maps(self.map_czyx[:1], self.box // 2 - 1, padding=1)
+        h = cube_zyxc.shape[2] - 1
+        k = torch.arange(-h, h + 1)
+        shell_v = (k[:, None, None] ** 2 + k[:, None] ** 2 + k[h:] ** 2).sqrt().round().long().flatten()
+        power_v = (cube_zyxc**2).sum(-1).flatten()
+        total_s = power_v.new_zeros(int(shell_v.max()) + 1).index_add_(0, shell_v, power_v)
+        return (total_s / torch.bincount(shell_v)).sqrt()[: self.box // 2 + 1]
+
+    def _padded_cube(self) -> torch.Tensor:
+        if self._cube is None:
+            window = cubes.interpolation_window(self.box, self.padding).to(self.map_czyx.device)
+            self._cube = cubes.cube_of_maps(self.map_czyx / window, self.radius, self.padding)
+        return self._cube

@@ -1,0 +1,81 @@
+"""Maps and the half Fourier cubes that `slice` reads and writes.
+
+Axes: c maps, z y x; a cube voxel holds 2 real channels per map, (Re, Im). With padding p the cube's index is p·k, the
+map lives in a box p·d, of which the middle d is kept. F(k) = Σₓ f(x) exp(−2πi k·x/d), x from voxel d/2.
+"""
+
+import torch
+
+from morphem.physics.slice import cube_shape
+
+
+def odd_channels(maps: int) -> torch.Tensor:
+    """Which channels of a cube of complex maps change sign with k → −k: the imaginary ones."""
+    return torch.tensor([False, True] * maps)
+
+
+def cube_of_maps(map_czyx: torch.Tensor, radius: float, padding: int = 2) -> torch.Tensor:
+    """The half cube (z, y, x, 2c) float32 of real maps (c, d, d, d), zero beyond |k| > radius."""
+    box = map_czyx.shape[-1]
+    side = padding * box
+    margin = (side - box) // 2
+    padded_czyx = torch.nn.functional.pad(map_czyx.float(), (margin,) * 6)
+    spectrum_czyx = torch.fft.rfftn(padded_czyx, dim=(-3, -2, -1))
+    cube_zyxc = torch.zeros(cube_shape(padding * radius, 2 * len(map_czyx)), device=map_czyx.device)
+    index_z, index_x, sign_zyx = _overlap(cube_zyxc.shape[2] - 1, side, map_czyx.device)
+    picked_zyxc = (spectrum_czyx[:, index_z[:, None], index_z][..., index_x] * sign_zyx).permute(1, 2, 3, 0)
+    h = cube_zyxc.shape[2] - 1
+    low, high = h - (len(index_z) // 2), h + len(index_z) // 2 + 1
+    inside_zyx = _k2(index_z, index_x, side) <= (padding * radius) ** 2 + 1e-6
+    cube_zyxc[low:high, low:high, : len(index_x)] = torch.view_as_real(picked_zyxc * inside_zyx[..., None]).flatten(-2)
+    return cube_zyxc
+
+
+def maps_of_cube(cube_zyxc: torch.Tensor, box: int, padding: int = 2) -> torch.Tensor:
+    """The real maps (c, d, d, d) of a half cube: the inverse transform, its middle `box` voxels."""
+    side, h = padding * box, cube_zyxc.shape[2] - 1
+    index_z, index_x, sign_zyx = _overlap(h, side, cube_zyxc.device)
+    low, high = h - (len(index_z) // 2), h + len(index_z) // 2 + 1
+    value_zyxc = torch.view_as_complex(cube_zyxc.unflatten(-1, (-1, 2)).contiguous())[low:high, low:high, : len(index_x)]
+    spectrum_czyx = value_zyxc.new_zeros(value_zyxc.shape[-1], side, side, side // 2 + 1)
+    spectrum_czyx[:, index_z[:, None, None], index_z[:, None], index_x] = (value_zyxc * sign_zyx[..., None]).permute(3, 0, 1, 2)
+    map_czyx = torch.fft.irfftn(spectrum_czyx, s=(side, side, side))
+    margin = (side - box) // 2
+    return map_czyx[..., margin : margin + box, margin : margin + box, margin : margin + box]
+
+
+def _overlap(h: int, side: int, device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """FFT positions of the indices that cube and FFT share (no Nyquist), along z or y, along x; the origin's signs."""
+    reach = min(h, side // 2 - 1)
+    k_z, k_x = torch.arange(-reach, reach + 1, device=device), torch.arange(reach + 1, device=device)
+    parity = (k_z[:, None, None] + k_z[:, None] + k_x) % 2
+    return k_z % side, k_x, 1.0 - 2.0 * parity
+
+
+def _k2(index_z: torch.Tensor, index_x: torch.Tensor, side: int) -> torch.Tensor:
+    k_z = torch.where(index_z > side // 2, index_z - side, index_z)
+    return (k_z**2)[:, None, None] + (k_z**2)[:, None] + index_x**2
+
+
+def half_ball(radius: float) -> torch.Tensor:
+    """Integer points (n, 3) as (kx, ky, kz) with |k| ≤ radius and kx ≥ 0: what a map's transform is known by."""
+    reach = int(radius)
+    k_z = torch.arange(-reach, reach + 1)
+    z, y, x = torch.meshgrid(k_z, k_z, torch.arange(reach + 1), indexing="ij")
+    inside = z**2 + y**2 + x**2 <= radius**2
+    return torch.stack([x[inside], y[inside], z[inside]], dim=1)
+
+
+def cube_of_points(point_n3: torch.Tensor, value_nc: torch.Tensor, radius: float) -> torch.Tensor:
+    """The unpadded half cube that holds complex values at `half_ball` points."""
+    cube_zyxc = torch.zeros(cube_shape(radius, 2 * value_nc.shape[1]), device=value_nc.device)
+    h = cube_zyxc.shape[2] - 1
+    cube_zyxc[point_n3[:, 2] + h, point_n3[:, 1] + h, point_n3[:, 0]] = torch.view_as_real(value_nc).flatten(1)
+    return cube_zyxc
+
+
+def interpolation_window(box: int, padding: int) -> torch.Tensor:
+    """w = Π sinc²(x_i / (p·d)), (d, d, d): what trilinear reading multiplies a cube's map by."""
+    x = (torch.arange(box) - box // 2) / (padding * box)
+    w = torch.sinc(x) ** 2
+    return w[:, None, None] * w[:, None] * w

@@ -1,0 +1,36 @@
+"""Soft masks in real space. Axes: z y x."""
+
+import numpy as np
+from scipy import ndimage
+
+
+def sphere(box: int, radius: float, edge: float = 3.0) -> np.ndarray:
+    """1 within `radius` voxels of voxel box/2, a cosine edge of `edge` voxels; edge 0 is a hard ball."""
+    x = np.arange(box) - box // 2
+    distance = np.sqrt(x[:, None, None] ** 2 + x[:, None] ** 2 + x**2)
+    return _soft(distance - radius, edge)
+
+
+def around(map_zyx: np.ndarray, blur: float = 3.0, threshold: float = 0.02, edge: float = 3.0) -> np.ndarray:
+    """A soft mask around a map: above `threshold` of the maximum after a Gaussian blur, soft edge, in voxels."""
+    blurred = ndimage.gaussian_filter(map_zyx.astype(np.float32), blur)
+    inside = blurred > threshold * blurred.max()
+    return _soft(ndimage.distance_transform_edt(~inside), edge)
+
+
+def automatic(map_zyx: np.ndarray, lowpass: float = 2.0, share: float = 0.1, grow: float = 3.0, edge: float = 5.0) -> np.ndarray:
+    """A solvent mask for a noisy map: the largest connected part above `share` of the maximum of the blurred map."""
+    blurred = ndimage.gaussian_filter(map_zyx.astype(np.float32), lowpass)
+    labels, count = ndimage.label(blurred > share * blurred.max())
+    if count == 0:
+        return np.ones_like(blurred)
+    sizes = np.bincount(labels.ravel())[1:]
+    inside = labels == 1 + sizes.argmax()
+    return _soft(ndimage.distance_transform_edt(~inside) - grow, edge)
+
+
+def _soft(outside: np.ndarray, edge: float) -> np.ndarray:
+    """1 where `outside` ≤ 0, falling to 0 over `edge` voxels."""
+    if edge == 0:
+        return (outside <= 0).astype(np.float32)
+    return (0.5 + 0.5 * np.cos(np.pi * np.clip(outside / edge, 0, 1))).astype(np.float32)

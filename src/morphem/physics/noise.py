@@ -1,0 +1,60 @@
+"""Radial noise spectra and the preparation of images.
+
+Axes: b images, d box side, k samples, s shells (s = round|k|), g optics groups.
+"""
+
+import numpy as np
+import torch
+
+from morphem.physics.lattice import Lattice
+
+
+def radius_dd(box: int) -> torch.Tensor:
+    """Distance of every pixel from pixel D/2 in units of half the box, (d, d)."""
+    x = (torch.arange(box) - box // 2) / (box / 2)
+    return torch.sqrt(x[:, None] ** 2 + x**2)
+
+
+def window(box: int, inner: float = 0.85, outer: float = 0.99) -> torch.Tensor:
+    """1 to r = inner, a cosine to 0 at r = outer; float32 (d, d)."""
+    r = ((radius_dd(box) - inner) / (outer - inner)).clamp(0, 1)
+    return 0.5 + 0.5 * torch.cos(torch.pi * r)
+
+
+def prepare(image_bdd: torch.Tensor, lattice: Lattice) -> torch.Tensor:
+    """Images to packed samples: subtract the mean of pixels with r > 0.85, window, transform; complex64 (b, k)."""
+    outside_dd = radius_dd(lattice.box).to(image_bdd.device) > 0.85
+    background_b = image_bdd[:, outside_dd].mean(1)
+    return lattice.pack((image_bdd - background_b[:, None, None]) * window(lattice.box).to(image_bdd.device))
+
+
+class ShellPower:
+    """Running mean of |·|² per optics group and shell, in float64; sums of shards `merge`."""
+
+    def __init__(self, lattice: Lattice, groups: int):
+        self.shell_k = torch.as_tensor(lattice.shell_k)
+        self.shells = int(self.shell_k[-1]) + 1
+        self.power_gs = torch.zeros(groups, self.shells, dtype=torch.float64)
+        self.images_g = torch.zeros(groups, dtype=torch.float64)
+
+    def add(self, sample_bk: torch.Tensor, group_b: np.ndarray) -> None:
+        """Count (b, k) samples of images that belong to groups `group_b`."""
+        self.add_power(sample_bk.real**2 + sample_bk.imag**2, group_b)
+
+    def add_power(self, power_bk: torch.Tensor, group_b: np.ndarray) -> None:
+        """Count the squared moduli of samples."""
+        power_bk = power_bk.cpu()
+        power_bs = power_bk.new_zeros(len(power_bk), self.shells).index_add_(1, self.shell_k, power_bk).double()
+        group = torch.as_tensor(group_b)
+        self.power_gs.index_add_(0, group, power_bs)
+        self.images_g.index_add_(0, group, torch.ones(len(group), dtype=torch.float64))
+
+    def merge(self, other: "ShellPower") -> None:
+        self.power_gs += other.power_gs
+        self.images_g += other.images_g
+
+    def mean(self) -> torch.Tensor:
+        """(g, s) mean power; shells and groups without samples have 1."""
+        count_s = torch.bincount(self.shell_k, minlength=self.shells).double()
+        weight_gs = self.images_g[:, None] * count_s
+        return torch.where((weight_gs > 0) & (self.power_gs > 0), self.power_gs / weight_gs.clamp(min=1), 1.0)

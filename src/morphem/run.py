@@ -1,0 +1,147 @@
+"""Where and how a command runs: folder, device, precision, threads, seed, progress; the same for every method."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from cyclopts import Parameter
+
+from morphem.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How to compute."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of network products; auto takes bfloat16 where it is measured to be at least twice as fast."""
+    threads: int = 0
+    """CPU threads; 0 takes all that this process may use."""
+    seed: int = 0
+    """Of everything random: equal seeds give equal results."""
+
+    def apply(self) -> str:
+        """Set the number of threads and return the device, `cpu` or `cuda`. A GPU asked for and absent is refused."""
+        import numba
+        import torch
+
+        threads = self.threads or len(os.sched_getaffinity(0))
+        if threads < 1:
+            raise InputError(f"--threads {self.threads}: expected 0 (all) or a positive number")
+        torch.set_num_threads(threads)
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("--device cuda: no CUDA device is visible here; use --device cpu or auto")
+        return "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command writes."""
+
+    output: Annotated[Path, Parameter(alias=["-o", "--outdir"])]
+    """Folder to write."""
+    overwrite: bool = False
+    """Replace what the folder holds."""
+    resume: bool = False
+    """Go on from the last checkpoint of the same command."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder and how it computes. `log` says a line to the user, `record` keeps a line of history."""
+
+    folder: Path
+    compute: Compute = Compute()
+    resume: bool = False
+
+    @property
+    def seed(self) -> int:
+        return self.compute.seed
+
+    def log(self, text: str) -> None:
+        """One line on the terminal (stderr) and in run.log."""
+        print(text, file=sys.stderr, flush=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "run.log").open("a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def record(self, **values: Any) -> None:
+        """One line of history.jsonl."""
+        with (self.folder / "history.jsonl").open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """What has been recorded so far."""
+        path = self.folder / "history.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def forget_history_after(self, epoch: int) -> None:
+        """Drop the records of later epochs: they are about to be made again."""
+        kept = [line for line in self.history() if line.get("epoch", 0) <= epoch]
+        (self.folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+@contextlib.contextmanager
+def progress(total: int, text: str, unit: str = "images") -> Iterator["Progress"]:
+    """A bar with rate and time left on a terminal; without one, a line a minute."""
+    bar = Progress(total, text, unit)
+    with bar.shown():
+        yield bar
+
+
+class Progress:
+    """Counts work done; `advance(count, note)` moves the bar."""
+
+    def __init__(self, total: int, text: str, unit: str):
+        self.total, self.text, self.unit, self.done, self.note = total, text, unit, 0, ""
+        self.start = self.said = time.monotonic()
+        self._rich: Any = None
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        if not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+            self._rich = (bar, bar.add_task(self.text, total=self.total, note=""))
+            yield
+
+    @property
+    def rate(self) -> float:
+        """Units per second since the start."""
+        return self.done / max(time.monotonic() - self.start, 1e-9)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        note = f"{self.rate:,.0f} {self.unit}/s {note}"
+        if self._rich:
+            bar, task = self._rich
+            bar.update(task, completed=self.done, note=note)
+        elif time.monotonic() - self.said > 60:
+            self.said = time.monotonic()
+            left = (self.total - self.done) / max(self.rate, 1e-9)
+            print(f"{self.text}: {self.done:,} of {self.total:,}, {note}, {left:,.0f} s left", file=sys.stderr, flush=True)
+
+
+def tracked(items: Iterable[T], total: int, text: str, unit: str = "images", size=lambda item: 1) -> Iterator[T]:
+    """The items, with progress."""
+    with progress(total, text, unit) as bar:
+        for item in items:
+            yield item
+            bar.advance(size(item))
