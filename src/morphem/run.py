@@ -51,9 +51,9 @@ class Output:
 
     output: Annotated[Path, Parameter(alias=["-o", "--outdir"])]
     """Folder to write."""
-    overwrite: bool = False
+    overwrite: Annotated[bool, Parameter(negative="")] = False
     """Replace what the folder holds."""
-    resume: bool = False
+    resume: Annotated[bool, Parameter(negative="")] = False
     """Go on from the last checkpoint of the same command."""
 
 
@@ -71,7 +71,7 @@ class Run:
 
     def log(self, text: str) -> None:
         """One line on the terminal (stderr) and in run.log."""
-        print(text, file=sys.stderr, flush=True)
+        say(text)
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "run.log").open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
@@ -90,6 +90,11 @@ class Run:
         """Drop the records of later epochs: they are about to be made again."""
         kept = [line for line in self.history() if line.get("epoch", 0) <= epoch]
         (self.folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def say(text: str) -> None:
+    """One line to the user, on stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

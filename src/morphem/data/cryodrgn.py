@@ -1,6 +1,7 @@
 """cryoDRGN's pickles of poses, CTF parameters and row numbers.
 
-Axes: n particles. pose.pkl: (R, t) or R, t as a fraction of the box. ctf.pkl, n × 9: D, pixel, U, V, α₀°, kV, Cs, w, φ°.
+Axes: n particles. pose.pkl: (R, t) or R, t as a fraction of the box.
+ctf.pkl, n × 9: D, pixel, U, V, α₀°, kV, Cs, w, φ°.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ from morphem.io.reading import reading
 from morphem.physics.ctf import CtfParameters
 
 
-def read_poses(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+def read_poses(path: Path | str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(rotation_n33, shift_n2 as a fraction of the box); absent shifts are 0.
 
     Errors: InputError for other shapes, another number of rows than `count`, or shifts beyond ±1, which are pixels.
@@ -24,11 +25,11 @@ def read_poses(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
     shift_n2 = _expect(path, rest[0], (count, 2)) if rest else np.zeros((count, 2))
     largest = np.abs(shift_n2).max(initial=0)
     if largest > 1:
-        raise InputError(f"{path}: a shift of {largest:g}, expected fractions of the box within 1; divide pixels by the box")
+        raise InputError(f"{path}: a shift of {largest:g}, expected fractions of the box; divide pixels by the box")
     return rotation_n33, shift_n2
 
 
-def read_ctf(path: Path, count: int, box: int | None) -> tuple[CtfParameters, np.ndarray, int]:
+def read_ctf(path: Path | str, count: int, box: int | None) -> tuple[CtfParameters, np.ndarray, int]:
     """(CTF, pixel_A_n of a stack of box d, d) with pixel = D·pixel/d row by row; where `box` is None d is D.
 
     Errors: InputError for another shape than (count, 9), or several D where the box is to be taken from them.
@@ -43,9 +44,9 @@ def read_ctf(path: Path, count: int, box: int | None) -> tuple[CtfParameters, np
     return ctf, side_n * pixel_A_n / box, box
 
 
-def read_index(path: Path, count: int) -> np.ndarray:
+def read_index(path: Path | str, count: int) -> np.ndarray:
     """Row numbers from 0, from a .pkl or .npy. Errors: InputError for anything but whole numbers below `count`."""
-    if path.suffix == ".npy":
+    if Path(path).suffix == ".npy":
         with reading(path, "row numbers"):
             found = np.load(path, allow_pickle=False)
     else:
@@ -53,14 +54,14 @@ def read_index(path: Path, count: int) -> np.ndarray:
     if found.ndim != 1 or found.dtype.kind not in "iu":
         raise InputError(f"{path}: {found.dtype} of shape {found.shape}, expected row numbers from 0; give such a list")
     if len(found) and not 0 <= found.min() <= found.max() < count:
-        raise InputError(f"{path}: rows {found.min()} to {found.max()}, expected 0 to {count - 1}; give the file made for this table")
+        raise InputError(f"{path}: rows {found.min()} to {found.max()}, expected 0 to {count - 1}; give its own file")
     return found
 
 
-def _expect(path: Path, found: object, shape: tuple[int, ...]) -> np.ndarray:
+def _expect(path: Path | str, found: object, shape: tuple[int, ...]) -> np.ndarray:
     if not isinstance(found, np.ndarray) or found.shape != shape:
         shown = found.shape if isinstance(found, np.ndarray) else type(found).__name__
-        raise InputError(f"{path}: {shown} found, expected {shape} for {shape[0]} images; give the file made for this table")
+        raise InputError(f"{path}: {shown} found, expected {shape} for {shape[0]} images; give this table's file")
     if not np.isfinite(found).all():
         raise InputError(f"{path}: holds a number that is not finite; make the file again")
     return found.astype(np.float64)

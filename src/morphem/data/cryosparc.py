@@ -45,7 +45,7 @@ class CsTable:
         table = cls(path, cs.read(path, passthrough))
         missing = [name for name in ("blob/path", "blob/idx") if name not in table.names]
         if missing:
-            raise InputError(f"{path}: no field {missing[0]}, expected particle images; give their passthrough file too")
+            raise InputError(f"{path}: no field {missing[0]}, expected images; give the passthrough file too")
         return table
 
     def __len__(self) -> int:
@@ -123,7 +123,8 @@ class CsTable:
 
     def with_columns(self, columns: Mapping[str, np.ndarray]) -> "CsTable":
         """The table with fields replaced or appended."""
-        return replace(self, table=cs.with_fields(self.table, {name: np.asarray(values) for name, values in columns.items()}))
+        fields = {name: np.asarray(values) for name, values in columns.items()}
+        return replace(self, table=cs.with_fields(self.table, fields))
 
     def write(self, path: Path) -> None:
         cs.write(path, self.table)

@@ -6,7 +6,7 @@ Axes: b images of a batch, n all images, k samples, g optics groups, s shells.
 import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +30,7 @@ class Source:
 
     particles: Path
     """A .star, a .cs, or a stack with --poses and --ctf."""
+    _: KW_ONLY
     datadir: Path | None = None
     """Folder that the image names start from; otherwise the table's own folder and its parents."""
     poses: Path | None = None
@@ -110,9 +111,11 @@ class Dataset:
     """σ²(shell) per optics group."""
     packed_nk: torch.Tensor | None = field(repr=False)
     """All prepared samples, where memory allows; None reads them from disk each time."""
+    device: str = "cpu"
+    """Where batches go."""
 
     @classmethod
-    def open(cls, source: Source, radius: float | None = None, memory_share: float = 0.4) -> "Dataset":
+    def open(cls, source: Source, radius: float | None = None, device: str = "cpu", memory_share: float = 0.4) -> "Dataset":
         """Read and check every image once, estimate the noise, keep the samples if they fit `memory_share` of free memory.
 
         The first σ² is the mean power of the prepared images, high by a factor 1 + SNR.
@@ -132,7 +135,7 @@ class Dataset:
                 if packed_nk is not None:
                     packed_nk[index_b[0] : index_b[-1] + 1] = sample_bk
                 bar.advance(len(index_b))
-        return cls(source, particles, images, lattice, power.mean(), packed_nk)
+        return cls(source, particles, images, lattice, power.mean(), packed_nk, device)
 
     def __len__(self) -> int:
         return len(self.particles)
@@ -201,7 +204,7 @@ class Dataset:
             torch.as_tensor(table.shift_A_n2[index_b] / table.pixel_A_n[index_b, None]).float(),
             torch.as_tensor(self.pixel_A / table.pixel_A_n[index_b]).float(),
             index_b,
-        )
+        ).to(self.device)
 
 
 def read_ahead(images: Images, chunks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, torch.Tensor]]:

@@ -80,9 +80,9 @@ def _checked(path: Path, table: Particles, last: int) -> Stack:
     if ny != nx:
         raise InputError(f"{path}: images of {nx} × {ny} pixels, expected square ones; crop or pad them")
     if nx % 2:
-        raise InputError(f"{path}: an odd image box of {nx} pixels, expected an even one; crop or pad the images by one")
+        raise InputError(f"{path}: an odd image box of {nx} pixels, expected an even one; crop or pad it by one")
     if nx != table.box:
-        raise InputError(f"{path}: a box of {nx} pixels, but {table.path} says {table.box}; give the stack of this table")
+        raise InputError(f"{path}: a box of {nx} pixels, but {table.path} says {table.box}; give its own stack")
     if last >= count:
-        raise InputError(f"{path}: {count} images, but {table.path} names number {last + 1}; give the stack of this table")
+        raise InputError(f"{path}: {count} images, but {table.path} names number {last + 1}; give its own stack")
     return stack

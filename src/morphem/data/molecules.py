@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import lfilter
 from scipy.spatial.transform import Rotation
 
 from morphem.errors import InputError
@@ -49,10 +48,11 @@ def chain(count: int, radius_A: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _walk(count: int, radius_A: float, rng: np.random.Generator) -> np.ndarray:
-    """From the origin in steps of 3.8 Å along vᵢ = 0.55 vᵢ₋₁ + normal; beyond the sphere mirrored back: |x| → 2r − |x|."""
-    heading_n3 = lfilter([1], [1, -PERSISTENCE], rng.normal(size=(count - 1, 3)), axis=0)
+    """From the origin in steps of 3.8 Å along 0.55 nᵢ₋₁ + nᵢ, n normal; mirrored at the sphere: |x| → 2r − |x|."""
+    normal_n3 = rng.normal(size=(count, 3))
+    heading_n3 = PERSISTENCE * normal_n3[:-1] + normal_n3[1:]
     walk_n3 = np.zeros((count, 3))
-    for i, heading_3 in enumerate(np.asarray(heading_n3)):
+    for i, heading_3 in enumerate(heading_n3):
         walk_n3[i + 1] = walk_n3[i] + STEP_A * heading_3 / np.sqrt(heading_3 @ heading_3)
         distance = np.sqrt(walk_n3[i + 1] @ walk_n3[i + 1])
         if distance > radius_A:
@@ -93,7 +93,10 @@ def hinge(extent_A: float, count: int, rng: np.random.Generator) -> list[State]:
 
 
 def linker(extent_A: float, count: int, rng: np.random.Generator) -> list[State]:
-    """The arm at the end of random tethers of 40 links from the hinge, off the core; motion = from end to end in Å."""
+    """The arm at the ends of random tethers of 40 links, within 0.5 E of the hinge and on the side away from the core.
+
+    Motion = the distance of the arm's centre from the hinge in Å.
+    """
     core_n3, arm_n3 = _core_and_arm(extent_A, rng)
     end_s3 = np.array([_walk(TETHER_LINKS + 1, 0.5 * extent_A, rng)[-1] for _ in range(count)])
     end_s3[:, 0] = np.abs(end_s3[:, 0])

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from morphem.data import cryodrgn, relion, tables
+from morphem.data import cryodrgn, tables
 from morphem.data.cryosparc import CsTable
-from morphem.data.relion import StarTable
+from morphem.data.relion import OPTICS, StarTable
 from morphem.errors import InputError
+from morphem.io import star
 from morphem.physics.ctf import CtfParameters
 
 
@@ -67,9 +69,9 @@ class Particles:
         path = Path(path)
         table = tables.open_table(path, passthrough)
         stacks, stack_n, slice_n = tables.find_stacks(table, datadir)
-        table, notices = tables.add_options(table, stacks[0], pixel_A, box, amplitude_contrast, ctf and Path(ctf))
+        table, notices = tables.add_options(table, stacks[0], ctf, pixel_A, box, amplitude_contrast)
         if poses is not None:
-            table = tables.add_poses(table, Path(poses))
+            table = tables.add_poses(table, poses)
         pixel_A_n = tables.pixel_A_of(table)
         rotation_n33, shift_A_n2 = tables.poses_of(table, pixel_A_n, require_poses)
         parameters, more = (None, []) if no_ctf else tables.ctf_of(table)
@@ -91,7 +93,7 @@ class Particles:
             (*notices, *more, *tables.not_applied(table)),
             table if path.suffix in (".star", ".cs") else None,
         )
-        return particles if ind is None else particles.take(cryodrgn.read_index(Path(ind), len(particles)))
+        return particles if ind is None else particles.take(cryodrgn.read_index(ind, len(particles)))
 
     def __len__(self) -> int:
         return len(self.slice_n)
@@ -130,5 +132,51 @@ class Particles:
         if path.suffix == ".cs" and not isinstance(table, CsTable):
             raise InputError(f"{path}: {self.path} has no .cs fields to write; give a name that ends in .star")
         if table is None or (path.suffix != ".cs" and isinstance(table, CsTable)):
-            table = relion.standard(self, path.parent)
+            table = _standard(self, path.parent)
         table.with_columns(columns or {}).write(path)
+
+
+def _standard(particles: Particles, folder: Path) -> StarTable:
+    """A RELION 3.1 table made from physical units alone; stacks inside `folder` are named relative to it."""
+    ctf = particles.ctf
+    per_group = [particles.optics_n, particles.pixel_A_n]
+    if ctf is not None:
+        per_group += [ctf.voltage_kV_n, ctf.cs_mm_n, ctf.amplitude_contrast_n]
+    group_g, group_n = np.unique(np.stack(per_group, 1), axis=0, return_inverse=True)
+    optics = {
+        "rlnOpticsGroup": np.arange(1, len(group_g) + 1),
+        "rlnOpticsGroupName": [particles.optics_names[int(g)] for g in group_g[:, 0]],
+        "rlnImagePixelSize": group_g[:, 1],
+        "rlnImageSize": np.full(len(group_g), particles.box),
+        "rlnImageDimensionality": np.full(len(group_g), 2),
+    } | dict(zip(OPTICS, group_g[:, 2:].T, strict=False))
+    stacks = [_shown(stack, folder) for stack in particles.stacks]
+    names = [f"{s + 1:06d}@{stacks[i]}" for s, i in zip(particles.slice_n, particles.stack_n, strict=True)]
+    rows = {"rlnImageName": names, "rlnOpticsGroup": group_n.ravel() + 1, **_known_columns(particles)}
+    table = StarTable(particles.path, {"optics": _tokens(optics), "particles": _tokens(rows)}, "particles")
+    if not particles.has_poses:
+        return table
+    return table.with_columns(table.pose_columns(particles.rotation_n33, particles.shift_A_n2, particles.pixel_A_n))
+
+
+def _known_columns(particles: Particles) -> dict:
+    columns = {}
+    if particles.ctf is not None:
+        per_row = {field: names for field, names in StarTable.CTF.items() if names[0] not in OPTICS}
+        columns = {name: getattr(particles.ctf, field) / unit for field, (name, unit) in per_row.items()}
+    if particles.micrograph_n is not None:
+        columns["rlnMicrographName"] = particles.micrograph_n
+    if (particles.half_n > 0).all():
+        columns["rlnRandomSubset"] = particles.half_n
+    return columns
+
+
+def _tokens(columns: Mapping) -> pd.DataFrame:
+    table = pd.DataFrame({name: star.tokens(values) for name, values in columns.items()}, dtype=str)
+    table.attrs["comments"] = ["# version 30001"]
+    return table
+
+
+def _shown(stack: Path, folder: Path) -> str:
+    whole = stack.resolve() if stack.exists() else stack
+    return str(whole.relative_to(folder.resolve()) if whole.is_relative_to(folder.resolve()) else whole)

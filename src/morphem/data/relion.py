@@ -1,14 +1,16 @@
 """RELION's particle tables (3.0 to 5): what their columns mean, and how they are written.
 
 Axes: n particles. A column is looked for among the particles, then in the row's own optics group.
-Shifts: rlnOriginX/YAngst in Å, or rlnOriginX/Y in pixels (3.0). Pixel: rlnImagePixelSize, or DetectorPixelSize·10⁴/Magnification.
+Shifts: rlnOriginX/YAngst in Å, or rlnOriginX/Y in pixels (3.0).
+Pixel: rlnImagePixelSize, or rlnDetectorPixelSize·10⁴/rlnMagnification.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,13 +19,13 @@ from morphem.errors import InputError
 from morphem.io import star
 from morphem.physics import rotations
 
-if TYPE_CHECKING:
-    from morphem.data.particles import Particles
-
+IMAGE_NAME = re.compile(r"0*[1-9]\d*@.+|[^@]+")
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS_A = ("rlnOriginXAngst", "rlnOriginYAngst")
 ORIGINS_PX = ("rlnOriginX", "rlnOriginY")
-OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnMagnification", "rlnDetectorPixelSize")
+OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+SCALE = ("rlnImagePixelSize", "rlnDetectorPixelSize", "rlnMagnification")
+CHANGED = ("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped")
 IDENTITY = {
     "rlnBeamTiltX": 0, "rlnBeamTiltY": 0, "rlnOddZernike": 0, "rlnEvenZernike": 0,
     "rlnMagMat00": 1, "rlnMagMat01": 0, "rlnMagMat10": 0, "rlnMagMat11": 1,
@@ -86,36 +88,39 @@ class StarTable:
 
     def column(self, name: str) -> np.ndarray | None:
         """A column's texts, one per particle, or None."""
-        if name in self.rows:
-            return np.array(star.texts(self.rows[name]), dtype=object)
-        if name in self.blocks.get("optics", ()):
-            return np.array(star.texts(self.blocks["optics"][name]), dtype=object)[self.optics_row_n]
-        return None
+        block = self._block_with(name)
+        return None if block is None else self._per_particle(block, np.array(star.texts(block[name]), dtype=object))
 
     def number(self, name: str) -> np.ndarray | None:
         """A column's numbers, float64, or None. Errors: InputError at the first cell that is not a finite number."""
-        cells = self.column(name)
-        if cells is None:
+        block = self._block_with(name)
+        if block is None:
             return None
-        numbers = pd.to_numeric(pd.Series(cells), errors="coerce").to_numpy(np.float64)
+        cells = pd.Series(star.texts(block[name]))
+        numbers = np.asarray(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
         wrong = np.flatnonzero(~np.isfinite(numbers))
         if len(wrong):
-            raise InputError(
-                f'{self.path}: _{name} of row {wrong[0] + 1} is "{cells[wrong[0]]}", expected a number; repair the file'
-            )
-        return numbers
+            where = f'{self.path}: _{name} is "{cells[wrong[0]]}" in row {wrong[0] + 1}'
+            raise InputError(f"{where}, expected a number; repair or remove the row")
+        return self._per_particle(block, numbers)
+
+    def _block_with(self, name: str) -> pd.DataFrame | None:
+        blocks = [self.rows, *(block for key, block in self.blocks.items() if key == "optics")]
+        return next((block for block in blocks if name in block), None)
+
+    def _per_particle(self, block: pd.DataFrame, values: np.ndarray) -> np.ndarray:
+        return values if block is self.rows else values[self.optics_row_n]
 
     def images(self) -> tuple[list[str], np.ndarray]:
         """(the stack's name, slice from 0) of each particle: `000001@stack.mrcs` is slice 0."""
-        parts = [name.partition("@") for name in star.texts(self.rows["rlnImageName"])]
-        wrong = next((i for i, (number, at, _) in enumerate(parts) if at and not (number.isdecimal() and int(number))), None)
+        names = star.texts(self.rows["rlnImageName"])
+        wrong = next((i for i, name in enumerate(names) if not IMAGE_NAME.fullmatch(name)), None)
         if wrong is not None:
-            raise InputError(
-                f'{self.path}: image name "{"".join(parts[wrong])}" of row {wrong + 1}, expected'
-                " number@stack with numbers from 1; repair it"
-            )
-        slices = [int(number) - 1 if at else 0 for number, at, _ in parts]
-        return [stack if at else number for number, at, stack in parts], np.array(slices, dtype=np.int64)
+            where = f'{self.path}: the image of row {wrong + 1} is called "{names[wrong]}"'
+            raise InputError(f"{where}, expected 000001@stack.mrcs, counted from 1; repair or remove the row")
+        parts = [name.partition("@") for name in names]
+        slice_n = [int(number) - 1 if at else 0 for number, at, _ in parts]
+        return [stack or number for number, _, stack in parts], np.array(slice_n, dtype=np.int64)
 
     def pixel_A_n(self) -> np.ndarray | None:
         pixel_A_n = self.number("rlnImagePixelSize")
@@ -132,8 +137,8 @@ class StarTable:
 
     def poses(self, pixel_A_n: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """(rotation_n33, shift_A_n2), or None without angles; absent origins are 0."""
-        angles = [self.number(name) for name in ANGLES]
-        if any(angle is None for angle in angles):
+        angles = [angle for name in ANGLES if (angle := self.number(name)) is not None]
+        if len(angles) < len(ANGLES):
             return None
         shifts = [self._shift_A(*names, pixel_A_n) for names in zip(ORIGINS_A, ORIGINS_PX, strict=True)]
         return rotations.from_relion(np.stack(angles, 1)), np.stack(shifts, 1)
@@ -159,7 +164,7 @@ class StarTable:
         optics = self.blocks.get("optics")
         if optics is not None:
             return self.optics_row_n, tuple(star.texts(optics[_either(optics, "rlnOpticsGroupName", "rlnOpticsGroup")]))
-        present = [name for name in OPTICS if name in self.rows]
+        present = [name for name in (*OPTICS, *SCALE) if name in self.rows]
         group_n = self.rows.groupby(present, sort=False).ngroup().to_numpy() if present else np.zeros(len(self), int)
         return group_n, tuple(f"opticsGroup{i + 1}" for i in range(group_n.max(initial=0) + 1))
 
@@ -188,8 +193,9 @@ class StarTable:
         return replace(self, blocks={**self.blocks, self.name: rows})
 
     def _refuse_other_images(self) -> None:
-        if any(_differs(self.column(name), 0) for name in ("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped")):
-            raise InputError(f"{self.path}: images already multiplied by their CTF or its sign; extract them again without")
+        changed = [name for name in CHANGED if _differs(self.column(name), 0)]
+        if changed:
+            raise InputError(f"{self.path}: _{changed[0]} is set, expected plain images; extract them again without")
         tomo = [name for name in self.rows if name.startswith("rlnTomo")]
         if tomo or self._tilts_differ_within_groups():
             found = f"column _{tomo[0]}" if tomo else "groups whose images differ in dose and tilt"
@@ -200,52 +206,8 @@ class StarTable:
         names = ["rlnCtfBfactor", "rlnCtfScalefactor"]
         if not {"rlnGroupName", *names} <= set(self.rows):
             return False
-        return bool((self.rows.groupby("rlnGroupName")[names].nunique() > 1).all(axis=1).any())
-
-
-def standard(particles: "Particles", folder: Path) -> StarTable:
-    """A RELION 3.1 table made from physical units alone; stacks inside `folder` are named relative to it."""
-    ctf = particles.ctf
-    per_group = [particles.optics_n, particles.pixel_A_n]
-    if ctf is not None:
-        per_group += [ctf.voltage_kV_n, ctf.cs_mm_n, ctf.amplitude_contrast_n]
-    group_g, group_n = np.unique(np.stack(per_group, 1), axis=0, return_inverse=True)
-    optics = {
-        "rlnOpticsGroup": np.arange(1, len(group_g) + 1),
-        "rlnOpticsGroupName": [particles.optics_names[int(g)] for g in group_g[:, 0]],
-        "rlnImagePixelSize": group_g[:, 1],
-        "rlnImageSize": np.full(len(group_g), particles.box),
-        "rlnImageDimensionality": np.full(len(group_g), 2),
-    } | dict(zip(OPTICS, group_g[:, 2:].T, strict=False))
-    stacks = [_shown(stack, folder) for stack in particles.stacks]
-    names = [f"{s + 1:06d}@{stacks[i]}" for s, i in zip(particles.slice_n, particles.stack_n, strict=True)]
-    rows = {"rlnImageName": names, "rlnOpticsGroup": group_n.ravel() + 1, **_known_columns(particles)}
-    table = StarTable(particles.path, {"optics": _tokens(optics), "particles": _tokens(rows)}, "particles")
-    if not particles.has_poses:
-        return table
-    return table.with_columns(table.pose_columns(particles.rotation_n33, particles.shift_A_n2, particles.pixel_A_n))
-
-
-def _known_columns(particles: "Particles") -> dict:
-    columns = {}
-    if particles.ctf is not None:
-        columns = {name: getattr(particles.ctf, field) / unit for field, (name, unit) in StarTable.CTF.items() if name not in OPTICS}
-    if particles.micrograph_n is not None:
-        columns["rlnMicrographName"] = particles.micrograph_n
-    if (particles.half_n > 0).all():
-        columns["rlnRandomSubset"] = particles.half_n
-    return columns
-
-
-def _tokens(columns: Mapping) -> pd.DataFrame:
-    table = pd.DataFrame({name: star.tokens(values) for name, values in columns.items()}, dtype=str)
-    table.attrs["comments"] = ["# version 30001"]
-    return table
-
-
-def _shown(stack: Path, folder: Path) -> str:
-    whole = stack.resolve() if stack.exists() else stack
-    return str(whole.relative_to(folder.resolve()) if whole.is_relative_to(folder.resolve()) else whole)
+        values_g = self.rows.groupby("rlnGroupName")[names].nunique().to_numpy()
+        return bool((values_g > 1).all(axis=1).any())
 
 
 def _either(table: pd.DataFrame, first: str, second: str) -> str:
@@ -255,4 +217,4 @@ def _either(table: pd.DataFrame, first: str, second: str) -> str:
 def _differs(cells: np.ndarray | None, none: float) -> bool:
     """Whether any cell holds a number, or a [list] of numbers, other than `none`."""
     numbers = [part for cell in set(() if cells is None else cells) for part in cell.strip("[]").split(",")]
-    return any(float(number) != none for number in numbers if number)
+    return any(float(number) != none for number in numbers if number.strip())

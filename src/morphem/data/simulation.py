@@ -26,7 +26,9 @@ class Simulation:
     kind: Literal["hinge", "linker", "assembly", "molecules", "still"] = "hinge"
     """The heterogeneity: a turning arm, a tethered arm, parts that come and go, unrelated molecules, or none."""
     atoms: tuple[Path, ...] = ()
-    """PDB or mmCIF files to image instead, a state per model; kind molecules centres each on its own."""
+    """PDB or mmCIF files to image instead, a state per model, atoms weighted by atomic number, waters left out.
+
+    States keep the place they have to each other; kind molecules centres each on its own."""
     images: int = 5000
     """How many particles."""
     box: int = 64
@@ -80,7 +82,10 @@ class Simulation:
         yield 0 < self.pixel_size < np.inf, f"--pixel-size {self.pixel_size}: expected a positive number of Å"
         yield self.snr > 0, f"--snr {self.snr}: expected a positive number; inf leaves the noise out"
         yield min(self.seed, self.molecule_seed) >= 0, "--seed and --molecule-seed: expected 0 or more"
-        yield self.states is None or counted, f"--states {self.states}: only hinge, linker and molecules take a number"
+        yield (
+            self.states is None or counted,
+            f"--states {self.states}: only hinge, linker and molecules take a number; leave it out",
+        )
         yield self.states is None or self.states >= 1, f"--states {self.states}: expected at least 1"
         yield 1 <= self.parts <= len(PARTS), f"--parts {self.parts}: expected 1 to {len(PARTS)}"
         yield 0 <= self.view_preference < np.inf, f"--view-preference {self.view_preference}: expected 0 or more"
@@ -154,8 +159,8 @@ def _draw_ctfs(config: Simulation) -> CtfParameters:
     )
 
 
-def misjudge(config: Simulation, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-    """The poses that the table gives: (exp([ω]×) R, t + error), ω normal with E|ω|² the square of the rotation error."""
+def tabulated_poses(config: Simulation, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+    """What the table gives, errors included: (exp([ω]×) R, t + normal), ω normal with √E|ω|² the rotation error."""
     rng, deviation_rad = config.random("error"), np.radians(config.rotation_error) / np.sqrt(3)
     turn_n33 = rotations.about(rng.normal(0, deviation_rad, (config.images, 3)))
     return turn_n33 @ truth.rotation_n33, truth.shift_n2 + rng.normal(0, config.shift_error, (config.images, 2))

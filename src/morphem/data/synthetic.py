@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
+from scipy import fft
 
 from morphem.config import to_plain, write_yaml
 from morphem.data import molecules
 from morphem.data.gaussians import Gaussians
 from morphem.data.particles import Particles
-from morphem.data.simulation import Simulation, Truth, draw, misjudge
+from morphem.data.simulation import Simulation, Truth, draw, tabulated_poses
 from morphem.errors import InputError, RunError
 from morphem.io import mrc
 from morphem.physics import masks
@@ -27,7 +27,7 @@ from morphem.physics.ctf import ctf
 SIGMA_PX = 1.2
 EXTENT = 0.40  # of the box
 PER_MICROGRAPH = 100
-CHUNK = 256  # images held at once; the result does not depend on it
+CHUNK_PIXELS = 2**20  # of the images held at once; the result does not depend on it
 SETTINGS = "simulation.yaml"
 
 
@@ -98,20 +98,21 @@ def _write_images(
     """
     moment_n2 = np.empty((config.images, 2))
     with mrc.create_stack(path, config.images, config.box, config.pixel_size) as image_ndd:
-        for n in _chunks(config.images):
+        for n in _chunks(config):
             image_ndd[n] = clean_bdd = noise_free(atoms, truth, n, config.box, config.pixel_size)
             moment_n2[n] = np.stack([np.mean(f, (1, 2), np.float64) for f in (clean_bdd, clean_bdd**2)], axis=1)
             progress(len(n))
-        sigma = np.sqrt(_variance(moment_n2[truth.state_n >= 0]) / config.snr)
+        sigma = np.sqrt(_variance(moment_n2) / config.snr)
         grey = 1 / np.sqrt(_variance(moment_n2) + sigma**2)
-        gain, noise_gain, offset = np.float32([grey, grey * sigma, grey * moment_n2[:, 0].mean()])
-        for n in _chunks(config.images):
+        gain, noise_gain, offset = np.array([grey, grey * sigma, grey * moment_n2[:, 0].mean()], np.float32)
+        for n in _chunks(config):
             image_ndd[n] = gain * image_ndd[n] + noise_gain * _noise(config, n) - offset
     return float(grey)
 
 
-def _chunks(count: int) -> Iterator[np.ndarray]:
-    return (np.arange(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
+def _chunks(config: Simulation) -> Iterator[np.ndarray]:
+    size = max(CHUNK_PIXELS // config.box**2, 1)
+    return (np.arange(start, min(start + size, config.images)) for start in range(0, config.images, size))
 
 
 def _variance(moment_n2: np.ndarray) -> float:
@@ -131,25 +132,27 @@ def noise_free(atoms: Gaussians, truth: Truth, n: np.ndarray, box: int, pixel_A:
         return image_bdd
     kx_h, ky_d = np.arange(box // 2 + 1), np.fft.fftfreq(box, 1 / box)
     k_k2 = np.stack(np.meshgrid(kx_h, ky_d), axis=-1).reshape(-1, 2)
-    ctf_bdh = ctf(truth.ctf.take(n), np.full(len(n), pixel_A), k_k2, box).unflatten(1, (box, -1))
-    return -torch.fft.irfft2(torch.fft.rfft2(torch.from_numpy(image_bdd)) * ctf_bdh, s=(box, box)).numpy()
+    ctf_bk = ctf(truth.ctf.take(n), np.full(len(n), pixel_A), k_k2, box).numpy()
+    return _filtered(image_bdd, -ctf_bk.reshape(len(n), box, -1))
+
+
+def _filtered(image_bdd: np.ndarray, gain_dh: np.ndarray) -> np.ndarray:
+    """Images with their half spectra multiplied. SciPy's transforms, unlike torch's, round each image on its own."""
+    return np.asarray(fft.irfft2(fft.rfft2(image_bdd) * gain_dh, s=image_bdd.shape[1:]))
 
 
 def _noise(config: Simulation, n: np.ndarray) -> np.ndarray:
     """Normal noise of variance 1, every image from a stream of its own; float32 (b, d, d)."""
     size = (config.box, config.box)
     noise_bdd = np.stack([config.random("noise", i).standard_normal(size, np.float32) for i in n])
-    if config.noise == "white":
-        return noise_bdd
-    spectrum_bdh = torch.fft.rfft2(torch.from_numpy(noise_bdd)) * _amplitude(config.box)
-    return torch.fft.irfft2(spectrum_bdh, s=size).numpy()
+    return noise_bdd if config.noise == "white" else _filtered(noise_bdd, _amplitude(config.box))
 
 
-def _amplitude(box: int) -> torch.Tensor:
+def _amplitude(box: int) -> np.ndarray:
     """√P of coloured noise, P ∝ 1 + 9 exp(−8|k|/D) with mean 1 over all frequencies; float32 (d, h)."""
     k_d = np.fft.fftfreq(box, 1 / box)
     power_dd = 1 + 9 * np.exp(-8 * np.hypot(k_d[:, None], k_d) / box)
-    return torch.from_numpy(np.sqrt(power_dd / power_dd.mean())[:, : box // 2 + 1].astype(np.float32))
+    return np.sqrt(power_dd / power_dd.mean())[:, : box // 2 + 1].astype(np.float32)
 
 
 def _write_maps(folder: Path, config: Simulation, atoms: Gaussians, grey: float) -> None:
@@ -164,7 +167,7 @@ def _write_maps(folder: Path, config: Simulation, atoms: Gaussians, grey: float)
 def _particles(config: Simulation, truth: Truth, stack: Path) -> Particles:
     """What a user would have, with the errors of pose that were asked for."""
     number_n, none_n = np.arange(config.images), np.zeros(config.images, int)
-    rotation_n33, shift_n2 = misjudge(config, truth)
+    rotation_n33, shift_n2 = tabulated_poses(config, truth)
     return Particles(
         path=stack.with_suffix(".star"),
         box=config.box,
@@ -220,7 +223,7 @@ def _whole(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 def _refuse_occupied(folder: Path, overwrite: bool) -> None:
     """Only a simulation is ever replaced, and only when told so."""
-    if folder.is_dir() and not any(folder.iterdir()) or not folder.exists():
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder}: exists already and is no simulation; choose another folder")

@@ -42,10 +42,7 @@ def find_stacks(table: Table, datadir: Path | str | None) -> tuple[tuple[Path, .
     names, slice_n = table.images()
     stack_n, distinct = pd.factorize(np.array(names, dtype=object))
     here = table.path.absolute().parent
-    folders = [here, *here.parents, Path()]
-    if datadir is not None:
-        folders.insert(0, Path(datadir))
-    stacks = [_find(Path(name), folders, datadir) for name in distinct]
+    stacks = [_find(Path(name), [here, *here.parents, Path()], datadir) for name in distinct]
     return tuple(stacks), stack_n, slice_n
 
 
@@ -71,7 +68,7 @@ def add_amplitude_contrast(table: Table, given: float, by: str) -> Table:
     return table if found is not None else table.with_columns({name: np.full(len(table), given)})
 
 
-def add_ctf(table: Table, path: Path) -> Table:
+def add_ctf(table: Table, path: Path | str) -> Table:
     """The table with the columns of a ctf.pkl, and with its box and pixel size where it had none."""
     sides = _absent_as_empty(table.box_n())
     ctf, pixel_A_n, box = cryodrgn.read_ctf(path, len(table), int(sides[0]) if len(sides) else None)
@@ -79,7 +76,7 @@ def add_ctf(table: Table, path: Path) -> Table:
     return add_pixel(add_box(table.with_columns(columns), box, str(path)), pixel_A_n, str(path))
 
 
-def add_poses(table: Table, path: Path) -> Table:
+def add_poses(table: Table, path: Path | str) -> Table:
     """The table with the columns of a pose.pkl: t_Å = t · box · pixel."""
     rotation_n33, shift_n2 = cryodrgn.read_poses(path, len(table))
     pixel_A_n = pixel_A_of(table)
@@ -89,7 +86,12 @@ def add_poses(table: Table, path: Path) -> Table:
 
 
 def add_options(
-    table: Table, stack: Path, pixel_A: float | None, box: int | None, amplitude_contrast: float | None, ctf: Path | None
+    table: Table,
+    stack: Path,
+    ctf: Path | str | None,
+    pixel_A: float | None,
+    box: int | None,
+    amplitude_contrast: float | None,
 ) -> tuple[Table, list[str]]:
     """(the table with what it lacked, notices). The stack's box goes before the option's, its pixel size comes last."""
     header = open_stack(stack) if stack.exists() else None
@@ -111,10 +113,11 @@ def add_options(
 def box_of(table: Table) -> int:
     """The one box of all images. Errors: InputError for none or several."""
     sides = np.unique(_absent_as_empty(table.box_n()))
-    if len(sides) == 1:
-        return int(sides[0])
-    found = f"images of {', '.join(f'{side:g}' for side in sides)} pixels" if len(sides) else "no image size in it or its stacks"
-    raise InputError(f"{table.path}: {found}, expected one box; {'select one size' if len(sides) else 'give --box or --datadir'}")
+    if len(sides) > 1:
+        raise InputError(f"{table.path}: images of {sides[0]:g} and {sides[-1]:g} pixels, expected one box; select one")
+    if not len(sides):
+        raise InputError(f"{table.path}: no image size in it, and no stack found to tell; give --box or --datadir")
+    return int(sides[0])
 
 
 def pixel_A_of(table: Table) -> np.ndarray:
@@ -127,11 +130,12 @@ def pixel_A_of(table: Table) -> np.ndarray:
 
 
 def ctf_of(table: Table) -> tuple[CtfParameters, list[str]]:
-    """(CTF parameters, a notice where a phase shift is absent: taken as 0). Errors: InputError naming absent columns."""
+    """(CTF, a notice where the phase shift is absent: taken as 0). Errors: InputError naming absent columns."""
     columns = {field: table.number(name) for field, (name, _) in table.CTF.items()}
     absent = [table.CTF[field][0] for field, column in columns.items() if column is None and field not in DEFAULTS]
     if absent:
-        raise InputError(f"{table.path}: no {', '.join(absent)}, expected CTF columns; give --ctf, or --no-ctf for images without")
+        option = "--amplitude-contrast" if absent == [table.CTF["amplitude_contrast_n"][0]] else "--ctf"
+        raise InputError(f"{table.path}: no {', '.join(absent)}, expected a CTF; give {option}, or --no-ctf for none")
     values = {
         field: np.full(len(table), DEFAULTS[field]) if column is None else column * table.CTF[field][1]
         for field, column in columns.items()
@@ -151,8 +155,10 @@ def poses_of(table: Table, pixel_A_n: np.ndarray, require: bool) -> tuple[np.nda
 
 def halves_of(table: Table) -> np.ndarray:
     """Half-set 1 or 2 per row, 0 where unknown; int8."""
-    half_n = _absent_as_empty(table.half_n())
-    return np.where(np.isin(half_n, (1, 2)), half_n, 0).astype(np.int8) if len(half_n) else np.zeros(len(table), np.int8)
+    half_n = table.half_n()
+    if half_n is None:
+        return np.zeros(len(table), dtype=np.int8)
+    return np.where(np.isin(half_n, (1, 2)), half_n, 0).astype(np.int8)
 
 
 def not_applied(table: Table) -> list[str]:
@@ -172,21 +178,24 @@ def _refuse_contradiction(path: Path, what: str, found: np.ndarray | None, by: s
     if len(differs):
         row = differs[0]
         shown = np.broadcast_to(given, found.shape)[row]
-        raise InputError(f"{path}: {what} of {found[row]:g} in row {row + 1}, but {by} says {shown:g}; correct the wrong one")
+        raise InputError(f"{path}: {what} of {found[row]:g} in row {row + 1}, but {by} says {shown:g}; correct either")
 
 
 def _bare_images(path: Path) -> StarTable:
-    stacks = [path]
+    """A table of image names alone: all slices of a stack, or of the stacks that a text lists one a line."""
+    stacks = [path.absolute()]
     if path.suffix == ".txt":
         with reading(path, "a list of stacks"):
-            stacks = [Path(line.strip()) for line in path.read_text().splitlines() if line.strip()]
-    names = [f"{i + 1}@{stack}" for stack in stacks for i in range(len(open_stack(path.parent / stack.name).images_nyx))]
-    return StarTable(path, {"particles": pd.DataFrame({"rlnImageName": star.tokens(names)}, dtype=str)}, "particles")
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        stacks = [_find(Path(line), [path.absolute().parent, Path()]) for line in lines if line]
+    names = [f"{i + 1}@{stack}" for stack in stacks for i in range(len(open_stack(stack).images_nyx))]
+    rows = pd.DataFrame({"rlnImageName": star.tokens(names)}, dtype=str)
+    return StarTable(path, {"particles": rows}, "particles")
 
 
-def _find(name: Path, folders: list[Path], datadir: Path | str | None) -> Path:
-    """The first that exists of the name in each folder, then its last part in `datadir`; else in the first folder."""
+def _find(name: Path, folders: list[Path], datadir: Path | str | None = None) -> Path:
+    """The first that exists of the name in `datadir`, its last part there, and the name in each folder; else the first."""
     candidates = [folder / name for folder in folders]
     if datadir is not None:
-        candidates.append(Path(datadir) / name.name)
+        candidates = [Path(datadir) / name, Path(datadir) / name.name, *candidates]
     return next((path for path in candidates if path.exists()), candidates[0])

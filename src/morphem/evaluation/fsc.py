@@ -12,7 +12,7 @@ from morphem.physics.fsc import shell_correlation
 
 
 def benchmark_fsc(map_zyx: np.ndarray, true_zyx: np.ndarray) -> np.ndarray:
-    """F of shells 0 … D/2 − 1. Where a map is empty F is 0; the public code has 1, and would score an empty map highest."""
+    """F of shells 0 … D/2 − 1. 0/0 = 0, where the public code has 1 and would score an empty map highest."""
     fsc_s = shell_correlation(map_zyx, true_zyx, 1.0)
     fsc_s[0] = 1
     return fsc_s

@@ -41,11 +41,11 @@ class NormalEquations(MStep):
     Sᵀ is `insert`, so W is the diagonal of the normal operator as trilinear interpolation spreads it.
     """
 
-    def __init__(self, lattice: Lattice, features: int = 1, padding: int = 2):
+    def __init__(self, lattice: Lattice, features: int = 1, padding: int = 2, device: str = "cpu"):
         self.lattice, self.features, self.padding = lattice, features, padding
         self.pairs = [(j, i) for j in range(features) for i in range(j + 1)]
         self.odd_c = torch.cat([cubes.odd_channels(features), torch.zeros(len(self.pairs), dtype=torch.bool)])
-        self.sum_zyxc = torch.zeros(cube_shape(padding * lattice.radius, len(self.odd_c)))
+        self.sum_zyxc = torch.zeros(cube_shape(padding * lattice.radius, len(self.odd_c)), device=device)
         self.weight_zyxjj: torch.Tensor | None = None
         self.data_zyxj: torch.Tensor | None = None
 
@@ -92,14 +92,14 @@ class NormalEquations(MStep):
         value_zyxj[shell_zyx > self.lattice.radius] = 0
         cube_zyxc = torch.view_as_real(value_zyxj).flatten(-2)
         map_jzyx = cubes.maps_of_cube(cube_zyxc, self.lattice.box, self.padding)
-        return map_jzyx / cubes.interpolation_window(self.lattice.box, self.padding)
+        return map_jzyx / cubes.interpolation_window(self.lattice.box, self.padding).to(map_jzyx.device)
 
     def _shell_zyx(self) -> torch.Tensor:
         """Shell, in units of the unpadded lattice, of every voxel."""
         h = self.sum_zyxc.shape[2] - 1
         z = torch.arange(-h, h + 1) / self.padding
         x = torch.arange(h + 1) / self.padding
-        return (z[:, None, None] ** 2 + z[:, None] ** 2 + x**2).sqrt().round().long()
+        return (z[:, None, None] ** 2 + z[:, None] ** 2 + x**2).sqrt().round().long().to(self.sum_zyxc.device)
 
 
 def _eliminate(matrix_vjj: torch.Tensor, data_vj: torch.Tensor) -> torch.Tensor:

@@ -60,7 +60,7 @@ def resolve_precision(run: Run, settings: NetworkSettings) -> torch.dtype:
     """The dtype of the networks' products; `auto` measures this machine, 0.2 s."""
     choice = run.compute.precision
     if choice == "auto":
-        choice = "bfloat16" if bfloat16_pays(8192, settings.width) else "float32"
+        choice = "bfloat16" if bfloat16_pays(8192, settings.width, run.compute.apply()) else "float32"
     return getattr(torch, choice)
 
 

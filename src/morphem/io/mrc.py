@@ -99,8 +99,8 @@ def _read_header(path: Path) -> np.void:
         raw = file.read(HEADER_BYTES)
     if len(raw) < HEADER_BYTES:
         raise InputError(f"{path}: {len(raw)} bytes, fewer than an MRC header's {HEADER_BYTES}; copy the file again")
-    for order in "<>":
-        header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
+    for layout in (HEADER_DTYPE.newbyteorder("<"), HEADER_DTYPE.newbyteorder(">")):
+        header = np.frombuffer(raw, layout)[0]
         if 0 < header["nx"] < LONGEST_SIDE:
             return header
     raise InputError(f"{path}: the header gives no image width in either byte order; give an MRC file")
@@ -117,8 +117,10 @@ def _layout(path: Path, header: np.void) -> _Layout:
             f"{path}: the header gives a shape of {shape_nyx} after {extended} more header bytes,"
             " expected positive sizes; copy the file again"
         )
-    order = header.dtype["nx"].byteorder
-    return _Layout(np.dtype(MODES[mode]).newbyteorder(order), HEADER_BYTES + extended, shape_nyx)
+    dtype = np.dtype(MODES[mode])
+    if not header.dtype["nx"].isnative:
+        dtype = dtype.newbyteorder("S")
+    return _Layout(dtype, HEADER_BYTES + extended, shape_nyx)
 
 
 def _check_size(path: Path, header: np.void, layout: _Layout) -> tuple[str, ...]:
@@ -150,16 +152,21 @@ def _new_header(shape_nyx: tuple[int, ...], pixel_A: float, is_map: bool) -> np.
     return header
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _set_statistics(header: np.ndarray, images_nyx: np.ndarray) -> None:
-    """Minimum, maximum, mean and root mean square deviation, summed in float64 a section at a time."""
+    """Minimum, maximum, mean and root mean square deviation, in float64, a section at a time.
+
+    Sums run over x − x₀, x₀ the first voxel: rms² = ⟨(x−x₀)²⟩ − ⟨x−x₀⟩².
+    """
+    first = float(images_nyx.flat[0])
     total = squares = 0.0
-    low, high = np.inf, -np.inf
+    low = high = first
     for image_yx in images_nyx:
-        total += image_yx.sum(dtype=np.float64)
-        squares += np.square(image_yx, dtype=np.float64).sum()
+        offset_yx = image_yx.astype(np.float64) - first
+        total, squares = total + offset_yx.sum(), squares + np.square(offset_yx).sum()
         low, high = min(low, image_yx.min()), max(high, image_yx.max())
     mean = total / images_nyx.size
-    header["dmin"], header["dmax"], header["dmean"] = low, high, mean
+    header["dmin"], header["dmax"], header["dmean"] = low, high, first + mean
     header["rms"] = max(squares / images_nyx.size - mean**2, 0.0) ** 0.5
 
 

@@ -7,7 +7,7 @@ pickle's choosing is ever called. Everything else is refused by name.
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,7 +30,8 @@ def read_all(path: Path | str) -> list[Any]:
     except _Refused as refusal:
         raise InputError(f"{path}: {refusal} found, expected numeric arrays only; nothing in it was run") from refusal
     except Exception as error:  # a broken pickle can raise almost anything
-        raise InputError(f"{path}: not a pickle of arrays ({type(error).__name__}); give cryoDRGN's .pkl file") from error
+        reason = type(error).__name__
+        raise InputError(f"{path}: not a pickle of arrays ({reason}); give a .pkl file of cryoDRGN") from error
 
 
 class _Refused(Exception):
@@ -61,7 +62,7 @@ def _reconstruct(*_: Any) -> _Array:
     return _Array()
 
 
-def _from_buffer(data: bytes, dtype: _Dtype, shape: tuple, order: str) -> _Array:
+def _from_buffer(data: bytes, dtype: _Dtype, shape: tuple, order: Literal["C", "F"]) -> _Array:
     result = _Array()
     result.array = np.frombuffer(bytearray(data), dtype.dtype).reshape(shape, order=order)
     return result

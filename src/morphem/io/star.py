@@ -57,7 +57,7 @@ def tokens(values: Iterable) -> list[str]:
     return [cell if TOKEN.fullmatch(cell) else f'"{cell}"' for cell in cells]
 
 
-def texts(column: pd.Series) -> list[str]:
+def texts(column: Iterable[str]) -> list[str]:
     """What the cells of a column say: without the quotes around them."""
     return [cell[1:-1] if len(cell) > 1 and cell[0] in "\"'" and cell[-1] == cell[0] else cell for cell in column]
 
@@ -112,7 +112,8 @@ def _rows(where: str, lines: list[str], width: int) -> pd.DataFrame:
     quoted = any('"' in line or "'" in line for line in lines)
     wrong = next((i for i, line in enumerate(lines, 1) if len(_cells(line, quoted)) != width), None)
     if wrong is not None:
-        raise InputError(f"{where}: row {wrong} has {len(_cells(lines[wrong - 1], quoted))} cells, expected {width}; repair it")
+        found = len(_cells(lines[wrong - 1], quoted))
+        raise InputError(f"{where}: row {wrong} has {found} cells, expected {width}; repair or remove it")
     if quoted or not lines:
         return pd.DataFrame([_cells(line, quoted) for line in lines], columns=range(width), dtype=str)
     source = StringIO("\n".join(lines))

@@ -1,6 +1,28 @@
-"""The methods: name -> module. A module has `Config`, `REFERENCES` and `fit(dataset, config, run) -> Ensemble`."""
+"""The methods: name -> module with `Config`, `REFERENCES` and `fit(dataset, config, run) -> Ensemble`.
+
+A new method is a page beside these and a line in `METHODS`; commands, docs and the contract tests follow from it.
+"""
+
+import ast
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
 
 METHODS: dict[str, str] = {
     "backproject": "morphem.methods.backproject",
     "vae": "morphem.methods.vae",
 }
+
+
+def load(name: str) -> ModuleType:
+    """The module of a method."""
+    return importlib.import_module(METHODS[name])
+
+
+def summary(name: str) -> str:
+    """The first sentence of a method's page, read without importing it."""
+    spec = importlib.util.find_spec(METHODS[name])
+    assert spec is not None and spec.origin is not None
+    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return " ".join(docstring.split("\n\n")[0].split())

@@ -12,6 +12,7 @@ import torch
 
 from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
+from morphem.errors import InputError
 from morphem.inference.esteps import Known
 from morphem.inference.msteps import NormalEquations
 from morphem.inference.sweep import sweep
@@ -41,6 +42,11 @@ class Config:
     padding: int = 2
     """How much finer than the images the Fourier cube is."""
 
+    def check(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.padding not in (1, 2, 3, 4):
+            raise InputError(f"--padding {self.padding}: expected 1 to 4")
+
 
 @dataclass(frozen=True)
 class Consensus:
@@ -63,19 +69,20 @@ class Consensus:
 def reconstruct(dataset: Dataset, seed: int, padding: int = 2) -> Consensus:
     """Back-project two half-sets, correlate them, and merge them under the prior that their FSC gives."""
     halves = [_accumulate(dataset, rows, padding) for rows in dataset.halves(seed)]
-    half_zyx = [half.solve(1e-3 * half.shell_weight_sj())[0].numpy() for half in halves]
+    half_zyx = [half.solve(1e-3 * half.shell_weight_sj())[0].cpu().numpy() for half in halves]
     fsc_s = torch.as_tensor(fsc(*half_zyx)).float().clamp(1e-3, 0.999)[: int(dataset.lattice.radius) + 1]
+    fsc_s = fsc_s.to(dataset.device)
     weight_sj = 0.5 * sum(half.shell_weight_sj()[: len(fsc_s)] for half in halves)
     whole, other = halves
     whole.merge(other)
     whole.finish()
-    map_zyx = whole.solve(weight_sj * ((1 - fsc_s) / fsc_s)[:, None])[0].numpy()
+    map_zyx = whole.solve(weight_sj * ((1 - fsc_s) / fsc_s)[:, None])[0].cpu().numpy()
     mask_zyx = automatic(map_zyx)
     return Consensus(map_zyx, tuple(half_zyx), mask_zyx, half_map_fsc(*half_zyx, mask_zyx, dataset.pixel_A, seed))
 
 
 def _accumulate(dataset: Dataset, rows: np.ndarray, padding: int) -> NormalEquations:
-    sums = NormalEquations(dataset.lattice, padding=padding)
+    sums = NormalEquations(dataset.lattice, padding=padding, device=dataset.device)
     sweep(dataset, rows, 500, Known(), sums, None, ImageModel(), "Back-projecting")
     return sums
 

@@ -54,7 +54,7 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     """Consensus for the noise and the amplitude of every shell, then encoder and decoder together."""
     consensus = backproject.reconstruct(dataset, run.seed)
     consensus.write(run.folder / "maps", dataset.pixel_A)
-    one = LinearVolume.of(torch.from_numpy(consensus.map_zyx)[None], dataset.lattice.radius)
+    one = LinearVolume.of(torch.from_numpy(consensus.map_zyx)[None], dataset.lattice.radius).to(dataset.device)
     dataset = dataset.with_noise(backproject.residual_noise(dataset, one))
 
     torch.manual_seed(run.seed)
@@ -64,8 +64,9 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     shape = (config.latent_dim, config.encoder_radius, config.width, config.layers)
     encoder = Encoder(dataset.lattice, *shape, beta, warmup=len(dataset))
     volume.dtype = encoder.dtype = resolve_precision(run, config)
+    volume.to(dataset.device), encoder.to(dataset.device)
 
     dataset = train(dataset, encoder, volume, config, run, describe(run, dataset, "vae", config))
     z_nq, covariance_nqq = infer(dataset, encoder, volume, ImageModel())
     volume.dtype = torch.float32
-    return save(run, dataset, "vae", config, REFERENCES, volume, z_nq, covariance_nqq)
+    return save(run, dataset, "vae", config, REFERENCES, volume.cpu(), z_nq, covariance_nqq)

@@ -26,12 +26,12 @@ class ResidualTrunk(nn.Module):
         return linear(x_mh, self.head.weight.to(x_mh.dtype), self.head.bias.to(x_mh.dtype)).float()
 
 
-def bfloat16_pays(rows: int, width: int, seconds: float = 0.2) -> bool:
+def bfloat16_pays(rows: int, width: int, device: str, seconds: float = 0.2) -> bool:
     """Whether bfloat16 products of this size run at least twice as fast as float32 ones here; takes `seconds`."""
     rates = []
     for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(rows, width, dtype=dtype), torch.ones(width, width, dtype=dtype)
-        rates.append(_rate(lambda a=a, b=b: a @ b, seconds / 2))
+        a, b = torch.ones(rows, width, dtype=dtype, device=device), torch.ones(width, width, dtype=dtype, device=device)
+        rates.append(_rate(lambda a=a, b=b: (a @ b)[0, 0].item(), seconds / 2))
     return rates[1] > 2 * rates[0]
 
 

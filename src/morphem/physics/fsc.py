@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import fft
 
 from morphem.errors import InputError
 from morphem.io import star
@@ -32,13 +31,13 @@ def fsc(map1_zyx: np.ndarray, map2_zyx: np.ndarray) -> np.ndarray:
 
 
 def shell_correlation(map1_zyx: np.ndarray, map2_zyx: np.ndarray, offset: float) -> np.ndarray:
-    """Correlation in the D/2 shells that hold ⌊|k| + offset⌋ = s; a shell that a map leaves empty shows nothing: 0/0 = 0.
+    """Correlation in the D/2 shells that hold ⌊|k| + offset⌋ = s; 0/0 = 0: an empty shell shows nothing.
 
     Errors: InputError where the maps are not cubes of one even side.
     """
     _check(map1_zyx, map2_zyx)
     shell_f, weight_f = _half_shells(len(map1_zyx), offset)
-    a_f, b_f = (fft.rfftn(m.astype(np.float32)).ravel() for m in (map1_zyx, map2_zyx))
+    a_f, b_f = (np.fft.rfftn(m.astype(np.float32)).ravel() for m in (map1_zyx, map2_zyx))
 
     def total_s(value_f: np.ndarray) -> np.ndarray:
         return np.bincount(shell_f, weight_f * value_f)[: len(map1_zyx) // 2]
@@ -49,7 +48,7 @@ def shell_correlation(map1_zyx: np.ndarray, map2_zyx: np.ndarray, offset: float)
 
 
 def resolution(fsc_s: np.ndarray, pixel_A: float, threshold: float) -> float | None:
-    """D·pixel/s* in Å, s* the first downward crossing of `threshold`, interpolated linearly; None: Nyquist, no crossing.
+    """D·pixel/s* in Å, s* the first downward crossing of `threshold`, interpolated linearly; None: none, "Nyquist".
 
     FSC(0) counts as 1: a curve that starts below the threshold crosses before shell 1, at more than the box.
     """
@@ -112,27 +111,12 @@ def half_map_fsc(
 
 def randomise_phases(map_zyx: np.ndarray, first: int, rng: np.random.Generator) -> np.ndarray:
     """The map with |F| kept and, from shell `first`, the phases of real white noise (so that F(−k) = conj F(k))."""
-    spectrum_f = fft.rfftn(map_zyx.astype(np.float32))
-    noise_f = fft.rfftn(rng.standard_normal(map_zyx.shape, np.float32))
+    spectrum_f = np.fft.rfftn(map_zyx.astype(np.float32))
+    noise_f = np.fft.rfftn(rng.standard_normal(map_zyx.shape, np.float32))
     shell_f = _half_shells(len(map_zyx), 0.5)[0].reshape(spectrum_f.shape)
     random_f = np.abs(spectrum_f) * np.exp(1j * np.angle(noise_f))
-    return fft.irfftn(np.where(shell_f < first, spectrum_f, random_f), s=map_zyx.shape).astype(np.float32)
-
-
-def write_fsc_star(path: Path | str, curves: HalfMapFsc) -> None:
-    """RELION's FSC table: `data_general` with the resolution, `data_fsc` with one row per shell."""
-    resolution_A = curves.resolution_A or 2 * curves.pixel_A
-    general = {"rlnFinalResolution": star.tokens([round(resolution_A, 4)]), "rlnPixelSize": star.tokens([curves.pixel_A])}
-    if curves.randomised_from is not None:
-        general["rlnRandomiseFrom"] = star.tokens([round(1 / curves.frequency_s[curves.randomised_from], 4)])
-    single = pd.DataFrame(general)
-    single.attrs["loop"] = False
-    frequency_s = curves.frequency_s
-    angstrom_s = np.divide(1, frequency_s, out=np.full_like(frequency_s, 999.0), where=frequency_s > 0)
-    columns = {"rlnSpectralIndex": np.arange(len(frequency_s)), "rlnResolution": frequency_s, "rlnAngstromResolution": angstrom_s}
-    columns |= {name: getattr(curves, field) for name, field in CURVES.items()}
-    table = pd.DataFrame({name: star.tokens(np.round(values, 6)) for name, values in columns.items()})
-    star.write(path, {"general": single, "fsc": table})
+    mixed_f = np.where(shell_f < first, spectrum_f, random_f)
+    return np.fft.irfftn(mixed_f, s=map_zyx.shape, axes=(0, 1, 2)).astype(np.float32)
 
 
 CURVES = {
@@ -141,26 +125,46 @@ CURVES = {
     "rlnFourierShellCorrelationMaskedMaps": "masked_s",
     "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": "randomised_s",
 }
+"""RELION's columns and ours."""
+
+
+def write_fsc_star(path: Path | str, curves: HalfMapFsc) -> None:
+    """RELION's FSC table: `data_general` with the resolution, `data_fsc` with one row per shell."""
+    frequency_s = curves.frequency_s
+    general = {"rlnFinalResolution": curves.resolution_A or 2 * curves.pixel_A, "rlnPixelSize": curves.pixel_A}
+    if curves.randomised_from is not None:
+        general["rlnRandomiseFrom"] = 1 / frequency_s[curves.randomised_from]
+    single = pd.DataFrame({name: star.tokens([value]) for name, value in general.items()})
+    single.attrs["loop"] = False
+    angstrom_s = np.divide(1, frequency_s, out=np.full_like(frequency_s, 999.0), where=frequency_s > 0)
+    columns = {
+        "rlnSpectralIndex": np.arange(len(frequency_s)),
+        "rlnResolution": frequency_s,
+        "rlnAngstromResolution": angstrom_s,
+        **{name: getattr(curves, curve) for name, curve in CURVES.items()},
+    }
+    table = pd.DataFrame({name: star.tokens(np.round(values, 6)) for name, values in columns.items()})
+    star.write(path, {"general": single, "fsc": table})
 
 
 def read_fsc_star(path: Path | str) -> HalfMapFsc:
     """What `write_fsc_star` wrote. Errors: InputError where the file holds no such table."""
+    blocks = star.read(path)
     try:
-        blocks = star.read(path)
         general, table = blocks["general"], blocks["fsc"]
-        curves = {field: table[name].astype(float).to_numpy() for name, field in CURVES.items()}
+        curves = {curve: table[name].astype(float).to_numpy() for name, curve in CURVES.items()}
         pixel_A = float(general["rlnPixelSize"].iloc[0])
-        randomise_A = float(general["rlnRandomiseFrom"].iloc[0]) if "rlnRandomiseFrom" in general else None
+        from_A = float(general["rlnRandomiseFrom"].iloc[0]) if "rlnRandomiseFrom" in general else None
     except (KeyError, ValueError) as error:
         raise InputError(f"{path}: holds no FSC of half maps ({error}); give a file that this program wrote") from error
-    first = randomise_A and round(2 * len(table) * pixel_A / randomise_A)
+    first = None if from_A is None else round(2 * len(table) * pixel_A / from_A)
     return HalfMapFsc(pixel_A, **curves, randomised_from=first)
 
 
 @lru_cache(maxsize=4)
 def _half_shells(box: int, offset: float) -> tuple[np.ndarray, np.ndarray]:
     """Of every sample of an `rfftn`: its shell ⌊|k| + offset⌋, and 2 where its mate −k is left out, else 1."""
-    k = fft.fftfreq(box, 1 / box)
+    k = np.fft.fftfreq(box, 1 / box)
     kx = np.arange(box // 2 + 1)
     shell_zyx = np.floor(np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + kx**2) + offset).astype(np.int32)
     weight_zyx = np.broadcast_to(np.where((kx == 0) | (kx == box // 2), 1.0, 2.0), shell_zyx.shape)
@@ -170,4 +174,4 @@ def _half_shells(box: int, offset: float) -> tuple[np.ndarray, np.ndarray]:
 def _check(map1_zyx: np.ndarray, map2_zyx: np.ndarray) -> None:
     side = len(map1_zyx)
     if map1_zyx.shape != map2_zyx.shape or map1_zyx.shape != (side,) * 3 or side % 2:
-        raise InputError(f"FSC: maps of {map1_zyx.shape} and {map2_zyx.shape} voxels, expected two cubes of one even side")
+        raise InputError(f"FSC: maps of {map1_zyx.shape} and {map2_zyx.shape} voxels, expected cubes of one even side")

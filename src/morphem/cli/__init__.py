@@ -1,0 +1,64 @@
+"""The command line. Nothing heavy is imported before the command that needs it is called.
+
+Exit codes: 0 done · 1 failed while running · 2 wrong input, refused · 3 no believable result · 130 Ctrl-C · 143 SIGTERM.
+"""
+
+import signal
+import sys
+
+import cyclopts
+from cyclopts import App
+
+from morphem import __version__
+from morphem.errors import MorphemError
+from morphem.methods import METHODS, summary
+
+app = App(
+    name="morphem",
+    help="The ensemble of shapes a molecule takes, from cryo-EM particle images.",
+    version=f"morphem {__version__}",
+    help_epilogue="On any command: --debug shows the full traceback of an error.",
+)
+COMMANDS = {
+    "demo": "Simulate a moving molecule, fit it, analyse it and write a report: the whole program in two minutes.",
+    "simulate": "Make particle images of a molecule that moves, with the truth beside them.",
+    "decode": "Maps from latent coordinates, images, or a path between two images.",
+    "analyze": "PCA, UMAP, k-means density maps and traversals of a run, plots and a report.",
+    "evaluate": "Score a run against the truth it was simulated from.",
+}
+for name, help_text in COMMANDS.items():
+    app.command(f"morphem.cli.commands:{name}", name=name, help=help_text)
+
+fit = App(name="fit", help="Fit a method to particle images with poses; `morphem fit METHOD --help` lists its settings.")
+for name in METHODS:
+    fit.command(f"morphem.cli.fit:{name}", name=name, help=summary(name))
+app.command(fit)
+app.command("morphem.cli.fit:backproject", name="backproject", help="Short for `fit backproject`.")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit with its code; an error is one sentence on stderr."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app([word for word in arguments if word != "--debug"], exit_on_error=False, print_error=False)
+    except (MorphemError, cyclopts.CycloptsError, KeyboardInterrupt, MemoryError, OSError) as error:
+        if debug:
+            raise
+        code, sentence = _explain(error)
+        print(f"morphem: {sentence}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and sentence of an error."""
+    if isinstance(error, MorphemError):
+        return error.exit_code, " ".join(str(error).split())
+    if isinstance(error, cyclopts.CycloptsError):
+        return 2, " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped; a run that has checkpoints goes on with --resume"
+    if isinstance(error, OSError):
+        return 1, f"{error.filename or 'a file'}: {error.strerror or error}; nothing half-written was left"
+    return 1, "out of memory; use fewer images, a smaller --radius or a smaller --batch-size"

@@ -1,0 +1,82 @@
+"""`morphem fit METHOD`: one command for each registered method, its flags generated from the method's `Config`."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from morphem.data.dataset import Dataset, Source
+from morphem.ensemble import FILES
+from morphem.errors import InputError
+from morphem.methods import METHODS, load, summary
+from morphem.run import Compute, Output, Run, say
+
+IMAGES, OUTPUT = Parameter(name="*", group="Images"), Parameter(name="*", group="Output")
+METHOD, COMPUTE = Parameter(name="*", group="Method"), Parameter(name="*", group="Computing")
+LEFT_BY_RUNS = (*FILES, "history.jsonl", "run.log", "citations.bib", "report.html", "maps", "checkpoints", "analysis")
+
+
+def __getattr__(name: str) -> Callable[..., None]:
+    """The command of a method, made when it is first asked for."""
+    if name not in METHODS:
+        raise AttributeError(name)
+    return _command(name)
+
+
+def _command(name: str) -> Callable[..., None]:
+    module = load(name)
+
+    def fit(
+        source: Annotated[Source, IMAGES],
+        *,
+        output: Annotated[Output, OUTPUT],
+        config: Annotated[module.Config, METHOD] = module.Config(),  # type: ignore[name-defined]  # noqa: B008
+        compute: Annotated[Compute, COMPUTE] = Compute(),  # noqa: B008
+    ) -> None:
+        fit_method(name, source, config, output, compute)
+
+    fit.__doc__ = f"{summary(name)} {module.Config.__doc__}"
+    return fit
+
+
+def fit_method(name: str, source: Source, config: Any, output: Output, compute: Compute) -> Any:
+    """Check everything, then make the run's folder, then fit; the `Ensemble`."""
+    device = compute.apply()
+    config.check()
+    check_output(output)
+    dataset = Dataset.open(source, config.radius, device)
+    for notice in dataset.particles.notices:
+        say(notice)
+    prepare_output(output)
+    ensemble = load(name).fit(dataset, config, Run(output.output, compute, output.resume))
+    print(f"Finished: {output.output}\nNext: morphem analyze {output.output}")
+    return ensemble
+
+
+def check_output(output: Output) -> None:
+    """Refuse a folder that holds anything, unless the user said what is to become of it."""
+    folder = output.output
+    if output.overwrite and output.resume:
+        raise InputError("--overwrite --resume: one replaces the run, the other goes on with it; give one of them")
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; give a folder")
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if held & set(LEFT_BY_RUNS) and not (output.overwrite or output.resume):
+        raise InputError(f"{folder}: holds another run; give another folder, --resume to go on with it, or --overwrite to replace it")
+    if held - set(LEFT_BY_RUNS) and not output.resume:
+        raise InputError(f"{folder}: holds files that no run wrote ({sorted(held - set(LEFT_BY_RUNS))[0]}); give an empty or new folder")
+
+
+def prepare_output(output: Output) -> None:
+    """Make the folder, and take away the run that --overwrite replaces."""
+    output.output.mkdir(parents=True, exist_ok=True)
+    if not output.overwrite:
+        return
+    for name in LEFT_BY_RUNS:
+        path: Path = output.output / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
