@@ -47,7 +47,9 @@ def test_white_particles_are_inverted_and_only_they(tmp_path):
 def test_with_a_ctf_white_is_the_default(tmp_path):
     particles = particles_of(tmp_path, [0], [0])
     particles.write(tmp_path / "a.star")
-    ctf = dict.fromkeys(["rlnDefocusU", "rlnDefocusV", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"], [0.5])
+    ctf = dict.fromkeys(
+        ["rlnDefocusU", "rlnDefocusV", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"], [0.5]
+    )
     particles.write(tmp_path / "a.star", ctf | {"rlnDefocusAngle": [0.0]})
     assert Images(Particles.read(tmp_path / "a.star")).contrast == "white"
 
@@ -69,7 +71,10 @@ def test_more_stacks_than_file_handles(tmp_path, monkeypatch):
     ],
 )
 def test_stacks_that_do_not_fit_are_refused_before_any_pixel_is_read(tmp_path, pixels, fields, message):
-    fields = {name: tuple(tmp_path / stack for stack in value) if name == "stacks" else value for name, value in fields.items()}
+    fields = {
+        name: tuple(tmp_path / stack for stack in value) if name == "stacks" else value
+        for name, value in fields.items()
+    }
     with pytest.raises(InputError, match=message):
         Images(particles_of(tmp_path, [0], [3], pixels, **fields))
 

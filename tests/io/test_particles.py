@@ -318,7 +318,9 @@ def test_a_cs_table_and_its_zero_pose(tmp_path):
 def test_a_cs_subset_with_new_poses_keeps_fields_and_types(tmp_path):
     particles = Particles.read(a_cs(tmp_path / "a.cs", 3)).take(np.array([2, 1]))
     rotation_n33 = rotations.uniform(2, np.random.default_rng(2))
-    particles.with_poses(rotation_n33, np.array([[1.5, 0], [0, 3]])).write(tmp_path / "b.cs", {"morphem/z": np.ones((2, 4))})
+    particles.with_poses(rotation_n33, np.array([[1.5, 0], [0, 3]])).write(
+        tmp_path / "b.cs", {"morphem/z": np.ones((2, 4))}
+    )
     before, after = cs.read(tmp_path / "a.cs"), cs.read(tmp_path / "b.cs")
     assert after.dtype.descr[:-1] == before.dtype.descr
     assert after["uid"].tolist() == [11, 10]
@@ -393,6 +395,14 @@ def test_a_list_of_stacks(tmp_path):
 )
 def test_pose_pickles_that_do_not_fit_are_refused(tmp_path, value, message):
     refused(message, a_star(tmp_path), poses=a_pickle(tmp_path / "pose.pkl", value))
+
+
+def test_a_ctf_pickle_takes_the_place_of_what_it_knows(tmp_path):
+    path = a_star(tmp_path, WORKED_EXAMPLE, ("_custom", "_rlnCtfScalefactor"), ('"kept as is"', "0.5"))
+    particles = Particles.read(path, ctf=a_ctf_pickle(tmp_path / "ctf.pkl", (64, 1, 20000, 19000, 10, 200, 2, 0.07, 0)))
+    assert particles.ctf is not None
+    found = (particles.ctf.defocus_u_A_n[0], particles.ctf.voltage_kV_n[0], particles.ctf.scale_n[0])
+    assert found == (20000, 200, 0.5)
 
 
 def test_ctf_pickles_that_do_not_fit_are_refused(tmp_path):

@@ -1,5 +1,201 @@
-def analyze(): ...
-def decode(): ...
-def demo(): ...
-def simulate(): ...
-def evaluate(): ...
+"""Every command but `fit`: flags from the dataclasses of what it calls, results on stdout, progress on stderr."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from cyclopts import Parameter
+
+from morphem.analysis import Analysis
+from morphem.cli.fit import COMPUTE, fit_method, flat
+from morphem.data.simulation import Simulation
+from morphem.data.synthetic import simulate as write_simulation
+from morphem.ensemble import Ensemble
+from morphem.errors import InputError
+from morphem.run import Compute, Output, progress
+
+OVERWRITE = Annotated[bool, Parameter(negative="")]
+
+
+def simulate(
+    folder: Path,
+    *,
+    config: Annotated[Simulation, flat("Simulation", 1)] = Simulation(),  # noqa: B008
+    overwrite: OVERWRITE = False,
+) -> None:
+    """Make particle images of a molecule that moves, with the truth beside them.
+
+    Parameters
+    ----------
+    folder
+        Folder to write: particles.star, particles.mrcs, and the true maps, labels and poses.
+    overwrite
+        Replace a simulation that the folder holds.
+    """
+    with progress(config.images, "Simulating") as bar:
+        write_simulation(folder, config, bar.advance, overwrite)
+    print(f"Finished: {folder / 'particles.star'}\nNext: morphem fit vae {folder / 'particles.star'} -o RUN")
+
+
+def decode(
+    run: Path,
+    *,
+    output: Annotated[Path, Parameter(alias=["-o", "--outdir"])],
+    z: str | None = None,
+    z_file: Path | None = None,
+    image: tuple[int, ...] = (),
+    path: tuple[int, int] | None = None,
+    frames: int = 10,
+    decoder: Literal["model"] = "model",
+    overwrite: OVERWRITE = False,
+) -> None:
+    """Maps from latent coordinates, images, or a path between two images.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    output
+        Folder to write: map_001.mrc, …, a ChimeraX script, and z.csv.
+    z
+        Latent coordinates, as in "0.1,-0.2".
+    z_file
+        Text file with one row of latent coordinates a map, or a .npy.
+    image
+        Images at whose own z to decode, by row in the particles' table, from 0.
+    path
+        Two images, by row from 0: maps along the straight line between their z.
+    frames
+        How many maps along a path.
+    decoder
+        What turns z into a map: the run's own model.
+    overwrite
+        Replace maps that the folder holds.
+    """
+    from morphem.analysis.maps import decode_series
+
+    ensemble = Ensemble.open(run)
+    chosen = [name for name, given in (("--z", z), ("--z-file", z_file), ("--image", image), ("--path", path)) if given]
+    if len(chosen) != 1:
+        raise InputError(f"decode: {' and '.join(chosen) or 'nothing'} given; expected one of --z, --z-file, --image, --path")
+    if z is not None or z_file is not None:
+        z_mq = _numbers(z, z_file)
+    elif image:
+        z_mq = _at_images(ensemble, image)
+    else:
+        assert path is not None
+        z_mq = _line(ensemble, path, frames)
+    decode_series(ensemble, z_mq, output, decoder, overwrite)
+    print(f"Finished: {output} ({len(z_mq)} maps)\nNext: chimerax {output}/maps.cxc")
+
+
+def _numbers(z: str | None, z_file: Path | None) -> np.ndarray:
+    """Rows of latent coordinates, from the command line or a file."""
+    try:
+        if z is not None:
+            return np.array([[float(number) for number in z.replace(",", " ").split()]])
+        assert z_file is not None
+        if z_file.suffix == ".npy":
+            return np.atleast_2d(np.load(z_file, allow_pickle=False))
+        return np.loadtxt(z_file, delimiter="," if "," in z_file.read_text() else None, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{z_file or '--z ' + str(z)}: holds no latent coordinates ({error}); give numbers, a row a map") from error
+
+
+def _at_images(ensemble: Ensemble, rows: tuple[int, ...]) -> np.ndarray:
+    for row in rows:
+        if not 0 <= row < len(ensemble):
+            raise InputError(f"image {row}: the run has images 0 to {len(ensemble) - 1}")
+    return ensemble.z_nq[list(rows)]
+
+
+def _line(ensemble: Ensemble, ends: tuple[int, int], frames: int) -> np.ndarray:
+    """z on the straight line between two images."""
+    if frames < 2:
+        raise InputError(f"--frames {frames}: expected at least 2")
+    start_q, stop_q = _at_images(ensemble, ends)
+    return start_q + np.linspace(0, 1, frames)[:, None] * (stop_q - start_q)
+
+
+def analyze(
+    run: Path,
+    *,
+    settings: Annotated[Analysis, flat("Analysis", 1)] = Analysis(),  # noqa: B008
+    compute: Annotated[Compute, COMPUTE] = Compute(),  # noqa: B008
+) -> None:
+    """PCA, UMAP, k-means density maps and traversals of a run, plots and a report.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    """
+    from morphem.analysis import analyze as write_analysis
+
+    compute.apply()
+    print(f"Finished: {write_analysis(Ensemble.open(run), settings, compute.seed)}")
+
+
+def evaluate(
+    run: Path,
+    *,
+    truth: Path,
+    decoder: Literal["model"] = "model",
+    seed: int = 0,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Score a run against the truth it was simulated from.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    truth
+        Folder that `morphem simulate` wrote, or one laid out like it.
+    decoder
+        What turns z into a map: the run's own model.
+    seed
+        Of the clustering and the halves of images.
+    as_json
+        Print one line of JSON.
+    """
+    from morphem.evaluation.truth import evaluate as score
+
+    scores = score(Ensemble.open(run), truth, decoder, seed)
+    if as_json:
+        print(json.dumps(scores))
+        return
+    for name, value in scores.items():
+        print(f"{name:<32}{f'{value:.4f}' if isinstance(value, float) else 'not available' if value is None else value}")
+
+
+def demo(
+    *,
+    output: Annotated[Path, Parameter(alias=["-o", "--outdir"])] = Path("demo"),
+    overwrite: OVERWRITE = False,
+    compute: Annotated[Compute, COMPUTE] = Compute(),  # noqa: B008
+) -> None:
+    """Simulate a moving molecule, fit it, analyse it and write a report: the whole program in two minutes.
+
+    Parameters
+    ----------
+    output
+        Folder to write: simulation/ and run/.
+    overwrite
+        Replace an earlier demo.
+    """
+    from morphem.analysis import analyze as write_analysis
+    from morphem.data.dataset import Source
+    from morphem.methods import vae
+
+    simulate(output / "simulation", config=DEMO, overwrite=overwrite)
+    source = Source(output / "simulation" / "particles.star")
+    settings = vae.Config(latent_dim=2, epochs=20, width=128)
+    ensemble = fit_method("vae", source, settings, Output(output / "run", overwrite=overwrite), compute)
+    report = write_analysis(ensemble, Analysis(clusters=12), compute.seed)
+    evaluate(ensemble.folder, truth=output / "simulation")
+    print(f"\nOpen this in a browser: {report}")
+
+
+DEMO = Simulation(kind="hinge", images=2000, box=48, pixel_size=4.0, snr=0.5)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from morphem.data.dataset import Dataset, Source
 from morphem.ensemble import FILES
@@ -13,8 +13,13 @@ from morphem.errors import InputError
 from morphem.methods import METHODS, load, summary
 from morphem.run import Compute, Output, Run, say
 
-IMAGES, OUTPUT = Parameter(name="*", group="Images"), Parameter(name="*", group="Output")
-METHOD, COMPUTE = Parameter(name="*", group="Method"), Parameter(name="*", group="Computing")
+
+def flat(title: str, order: int) -> Parameter:
+    """The fields of a dataclass as flags, under a title in the help."""
+    return Parameter(name="*", group=Group(title, sort_key=order))
+
+
+IMAGES, OUTPUT, METHOD, COMPUTE = flat("Images", 1), flat("Output", 2), flat("Method", 3), flat("Computing", 4)
 LEFT_BY_RUNS = (*FILES, "history.jsonl", "run.log", "citations.bib", "report.html", "maps", "checkpoints", "analysis")
 
 
@@ -44,7 +49,6 @@ def _command(name: str) -> Callable[..., None]:
 def fit_method(name: str, source: Source, config: Any, output: Output, compute: Compute) -> Any:
     """Check everything, then make the run's folder, then fit; the `Ensemble`."""
     device = compute.apply()
-    config.check()
     check_output(output)
     dataset = Dataset.open(source, config.radius, device)
     for notice in dataset.particles.notices:

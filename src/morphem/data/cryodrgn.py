@@ -11,7 +11,16 @@ import numpy as np
 from morphem.errors import InputError
 from morphem.io import pickles
 from morphem.io.reading import reading
-from morphem.physics.ctf import CtfParameters
+
+CTF_FIELDS = (
+    "defocus_u_A_n",
+    "defocus_v_A_n",
+    "astigmatism_rad_n",
+    "voltage_kV_n",
+    "cs_mm_n",
+    "amplitude_contrast_n",
+    "phase_shift_rad_n",
+)
 
 
 def read_poses(path: Path | str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,19 +38,20 @@ def read_poses(path: Path | str, count: int) -> tuple[np.ndarray, np.ndarray]:
     return rotation_n33, shift_n2
 
 
-def read_ctf(path: Path | str, count: int, box: int | None) -> tuple[CtfParameters, np.ndarray, int]:
-    """(CTF, pixel_A_n of a stack of box d, d) with pixel = D·pixel/d row by row; where `box` is None d is D.
+def read_ctf(path: Path | str, count: int, box: int | None) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
+    """({CtfParameters' field: values}, pixel_A_n of a stack of box d, d): pixel = D·pixel/d per row; d is D for None.
 
     Errors: InputError for another shape than (count, 9), or several D where the box is to be taken from them.
     """
-    side_n, pixel_A_n, u, v, angle, voltage, cs, contrast, phase = _expect(path, pickles.read(path), (count, 9)).T
+    side_n, pixel_A_n, *columns = _expect(path, pickles.read(path), (count, 9)).T
     sides = np.unique(side_n)
     if box is None and len(sides) != 1:
         raise InputError(f"{path}: {len(sides)} box sizes, expected one; say which with --box")
     box = int(sides[0]) if box is None else box
-    none = np.zeros(count)
-    ctf = CtfParameters(u, v, np.radians(angle), voltage, cs, contrast, np.radians(phase), none + 1, none)
-    return ctf, side_n * pixel_A_n / box, box
+    values = dict(zip(CTF_FIELDS, columns, strict=True))
+    for angle in ("astigmatism_rad_n", "phase_shift_rad_n"):
+        values[angle] = np.radians(values[angle])
+    return values, side_n * pixel_A_n / box, box
 
 
 def read_index(path: Path | str, count: int) -> np.ndarray:

@@ -67,11 +67,11 @@ class CsTable:
 
     def column(self, name: str) -> np.ndarray | None:
         """A field's texts, or None."""
-        return np.array([text.decode() for text in self.table[name]], dtype=object) if name in self.names else None
+        return np.array(_texts(self.table[name]), dtype=object) if name in self.names else None
 
     def images(self) -> tuple[list[str], np.ndarray]:
         """(the stack's name, slice from 0) of each particle."""
-        return [path.decode().lstrip(">") for path in self.table["blob/path"]], self.table["blob/idx"].astype(np.int64)
+        return [path.lstrip(">") for path in _texts(self.table["blob/path"])], self.table["blob/idx"].astype(np.int64)
 
     def pixel_A_n(self) -> np.ndarray | None:
         return self.number(self.PIXEL)
@@ -128,6 +128,10 @@ class CsTable:
 
     def write(self, path: Path) -> None:
         cs.write(path, self.table)
+
+
+def _texts(values: np.ndarray) -> list[str]:
+    return [text.decode() if isinstance(text, bytes) else text for text in values.tolist()]
 
 
 def _single(values: np.ndarray) -> np.ndarray:

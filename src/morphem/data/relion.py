@@ -77,9 +77,12 @@ class StarTable:
     @cached_property
     def optics_row_n(self) -> np.ndarray:
         """The row of the optics block that each particle belongs to."""
-        if "rlnOpticsGroup" not in self.rows:
-            raise InputError(f"{self.path}: an optics block but no column _rlnOpticsGroup; add it to the particles")
-        groups = star.texts(self.blocks["optics"]["rlnOpticsGroup"])
+        optics = self.blocks["optics"]
+        if "rlnOpticsGroup" not in self.rows or "rlnOpticsGroup" not in optics:
+            raise InputError(
+                f"{self.path}: no column _rlnOpticsGroup, expected in data_optics and the particles; add it"
+            )
+        groups = star.texts(optics["rlnOpticsGroup"])
         row_n = pd.Index(groups).get_indexer(pd.Index(star.texts(self.rows["rlnOpticsGroup"])))
         if (row_n < 0).any():
             missing = self.rows["rlnOpticsGroup"].iloc[int(np.argmin(row_n))]
@@ -216,5 +219,6 @@ def _either(table: pd.DataFrame, first: str, second: str) -> str:
 
 def _differs(cells: np.ndarray | None, none: float) -> bool:
     """Whether any cell holds a number, or a [list] of numbers, other than `none`."""
-    numbers = [part for cell in set(() if cells is None else cells) for part in cell.strip("[]").split(",")]
-    return any(float(number) != none for number in numbers if number.strip())
+    parts = [part for cell in set(() if cells is None else cells) for part in cell.strip("[]").split(",")]
+    numbers = np.asarray(pd.to_numeric(pd.Series(parts, dtype=str), errors="coerce"), dtype=np.float64)
+    return bool((numbers[~np.isnan(numbers)] != none).any())

@@ -26,9 +26,7 @@ class Simulation:
     kind: Literal["hinge", "linker", "assembly", "molecules", "still"] = "hinge"
     """The heterogeneity: a turning arm, a tethered arm, parts that come and go, unrelated molecules, or none."""
     atoms: tuple[Path, ...] = ()
-    """PDB or mmCIF files to image instead, a state per model, atoms weighted by atomic number, waters left out.
-
-    States keep the place they have to each other; kind molecules centres each on its own."""
+    """PDB or mmCIF files to image instead, a state per model; weights are atomic numbers, waters are left out."""
     images: int = 5000
     """How many particles."""
     box: int = 64

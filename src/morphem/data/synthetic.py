@@ -102,7 +102,7 @@ def _write_images(
             image_ndd[n] = clean_bdd = noise_free(atoms, truth, n, config.box, config.pixel_size)
             moment_n2[n] = np.stack([np.mean(f, (1, 2), np.float64) for f in (clean_bdd, clean_bdd**2)], axis=1)
             progress(len(n))
-        sigma = np.sqrt(_variance(moment_n2) / config.snr)
+        sigma = np.sqrt(_variance(moment_n2[truth.state_n >= 0]) / config.snr)
         grey = 1 / np.sqrt(_variance(moment_n2) + sigma**2)
         gain, noise_gain, offset = np.array([grey, grey * sigma, grey * moment_n2[:, 0].mean()], np.float32)
         for n in _chunks(config):

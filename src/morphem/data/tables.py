@@ -72,7 +72,7 @@ def add_ctf(table: Table, path: Path | str) -> Table:
     """The table with the columns of a ctf.pkl, and with its box and pixel size where it had none."""
     sides = _absent_as_empty(table.box_n())
     ctf, pixel_A_n, box = cryodrgn.read_ctf(path, len(table), int(sides[0]) if len(sides) else None)
-    columns = {name: getattr(ctf, field) / unit for field, (name, unit) in table.CTF.items()}
+    columns = {table.CTF[field][0]: values / table.CTF[field][1] for field, values in ctf.items()}
     return add_pixel(add_box(table.with_columns(columns), box, str(path)), pixel_A_n, str(path))
 
 
@@ -194,7 +194,7 @@ def _bare_images(path: Path) -> StarTable:
 
 
 def _find(name: Path, folders: list[Path], datadir: Path | str | None = None) -> Path:
-    """The first that exists of the name in `datadir`, its last part there, and the name in each folder; else the first."""
+    """The first that exists of: the name in `datadir`, its last part there, the name in each folder; else the first."""
     candidates = [folder / name for folder in folders]
     if datadir is not None:
         candidates = [Path(datadir) / name, Path(datadir) / name.name, *candidates]

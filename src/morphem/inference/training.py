@@ -42,8 +42,7 @@ class NetworkSettings:
     radius: float | None = None
     """Largest Fourier radius, in Fourier pixels; all up to box/2 - 1 by default."""
 
-    def check(self) -> None:
-        """Refuse what cannot be meant."""
+    def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "width", "layers"):
             value = getattr(self, name)
             if value < 1:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,13 +54,12 @@ def tokens(values: Iterable) -> list[str]:
     array = np.asarray(values)
     if array.dtype.kind == "b":
         array = array.astype(int)
-    cells = [str(value) for value in array.tolist()] if array.dtype.kind not in "f" else array.astype(str).tolist()
-    return [cell if TOKEN.fullmatch(cell) else f'"{cell}"' for cell in cells]
+    return [cell if TOKEN.fullmatch(cell) else f'"{cell}"' for cell in map(str, array.astype(str).tolist())]
 
 
-def texts(column: Iterable[str]) -> list[str]:
-    """What the cells of a column say: without the quotes around them."""
-    return [cell[1:-1] if len(cell) > 1 and cell[0] in "\"'" and cell[-1] == cell[0] else cell for cell in column]
+def texts(column: Any) -> list[str]:
+    """What the cells of a table's column say: without the quotes around them."""
+    return [cell[1:-1] if cell[:1] in ("'", '"') and cell[-1] == cell[0] else cell for cell in column.tolist()]
 
 
 def _text(path: Path | str) -> str:

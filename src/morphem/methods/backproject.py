@@ -42,8 +42,7 @@ class Config:
     padding: int = 2
     """How much finer than the images the Fourier cube is."""
 
-    def check(self) -> None:
-        """Refuse what cannot be meant."""
+    def __post_init__(self) -> None:
         if self.padding not in (1, 2, 3, 4):
             raise InputError(f"--padding {self.padding}: expected 1 to 4")
 

@@ -42,8 +42,8 @@ class Config(NetworkSettings):
     encoder_radius: float = 31
     """The encoder sees samples up to this Fourier radius."""
 
-    def check(self) -> None:
-        super().check()
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.latent_dim < 1:
             raise InputError(f"--latent-dim {self.latent_dim}: expected at least 1 (one map without z is `fit backproject`)")
         if self.beta is not None and self.beta < 0:

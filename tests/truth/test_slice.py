@@ -1,0 +1,114 @@
+"""Reading and inserting slices: adjointness, the two CPU implementations, the slice theorem."""
+
+import numpy as np
+import pytest
+import torch
+
+from morphem.physics import cube as cubes
+from morphem.physics import rotations
+from morphem.physics import slice as slices
+from morphem.physics.lattice import Lattice
+
+LATTICE = Lattice.disc(24)
+
+
+def case(channels, padding=1, seed=0):
+    """A random cube, rotations, values, and which channels are odd."""
+    rng = np.random.default_rng(seed)
+    cube_zyxc = torch.from_numpy(rng.standard_normal(slices.cube_shape(padding * 11, channels)).astype(np.float32))
+    matrix_b33 = torch.from_numpy(padding * rotations.uniform(20, rng)).float()
+    value_bkc = torch.from_numpy(rng.standard_normal((20, len(LATTICE), channels)).astype(np.float32))
+    return cube_zyxc, matrix_b33, value_bkc, torch.arange(channels) % 2 == 1
+
+
+def inserted(value_bkc, matrix_b33, odd_c, like, insert=slices.insert):
+    sum_zyxc = torch.zeros_like(like)
+    insert(value_bkc, matrix_b33, LATTICE.coords_k2, odd_c, sum_zyxc)
+    return sum_zyxc
+
+
+@pytest.mark.parametrize(("channels", "padding"), [(1, 1), (2, 1), (3, 2), (16, 1)])
+def test_insert_is_the_adjoint_of_sample(channels, padding):
+    cube_zyxc, matrix_b33, value_bkc, odd_c = case(channels, padding)
+    read_bkc = slices.sample(cube_zyxc, matrix_b33, LATTICE.coords_k2, odd_c)
+    forward = (read_bkc.double() * value_bkc).sum()
+    backward = (inserted(value_bkc, matrix_b33, odd_c, cube_zyxc).double() * cube_zyxc).sum()
+    assert abs(forward - backward) < 1e-5 * read_bkc.norm() * value_bkc.norm()
+
+
+def test_insert_is_the_adjoint_of_sample_in_double():
+    cube_zyxc, matrix_b33, value_bkc, odd_c = (x.double() if x.is_floating_point() else x for x in case(2))
+    read_bkc = slices.sample(cube_zyxc, matrix_b33, LATTICE.coords_k2, odd_c)
+    forward = (read_bkc * value_bkc).sum()
+    backward = (inserted(value_bkc, matrix_b33, odd_c, cube_zyxc) * cube_zyxc).sum()
+    assert abs(forward - backward) < 1e-12 * read_bkc.norm() * value_bkc.norm()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 16])
+def test_compiled_and_plain_kernels_agree(channels):
+    cube_zyxc, matrix_b33, value_bkc, odd_c = case(channels, seed=1)
+    compiled_bkc = slices.sample(cube_zyxc, matrix_b33, LATTICE.coords_k2, odd_c)
+    plain_bkc = slices._sample_torch(cube_zyxc, matrix_b33, LATTICE.coords_k2, odd_c)
+    torch.testing.assert_close(compiled_bkc, plain_bkc, atol=2e-5, rtol=1e-5)
+    compiled_zyxc = inserted(value_bkc, matrix_b33, odd_c, cube_zyxc)
+    plain_zyxc = inserted(value_bkc, matrix_b33, odd_c, cube_zyxc, slices._insert_torch)
+    torch.testing.assert_close(compiled_zyxc, plain_zyxc, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("slabs", [2, 3, 7])
+def test_the_sum_does_not_depend_on_the_number_of_slabs(slabs):
+    cube_zyxc, matrix_b33, value_bkc, odd_c = case(2)
+    arguments = (value_bkc.numpy(), *slices._plain(matrix_b33, LATTICE.coords_k2, odd_c))
+    h = cube_zyxc.shape[2] - 1
+    one, many = np.zeros(cube_zyxc.shape, np.float32), np.zeros(cube_zyxc.shape, np.float32)
+    slices._insert_numba(*arguments, slices._slab_edges(h, 1), one)
+    slices._insert_numba(*arguments, slices._slab_edges(h, slabs), many)
+    assert np.array_equal(one, many)
+    assert np.abs(one).max() > 0
+
+
+def test_points_outside_the_cube_read_zero_and_write_nothing():
+    cube_zyxc, matrix_b33, value_bkc, odd_c = case(2)
+    far_b33 = 3 * matrix_b33
+    radius_bk = (LATTICE.coords_k2 @ far_b33[:, :2]).norm(dim=-1)
+    read_bkc = slices.sample(cube_zyxc, far_b33, LATTICE.coords_k2, odd_c)
+    assert (read_bkc[radius_bk > 22] == 0).all()
+    assert (read_bkc[radius_bk < 11] != 0).all()
+    outside_bkc = torch.where(radius_bk[..., None] > 22, value_bkc, 0)
+    assert (inserted(outside_bkc, far_b33, odd_c, cube_zyxc) == 0).all()
+
+
+def blobs(box=24, seed=0):
+    """A sum of Gaussians inside the box, (box, box, box)."""
+    rng = np.random.default_rng(seed)
+    x = np.arange(box) - box // 2
+    centre_a3 = rng.uniform(-box / 6, box / 6, (6, 3))
+    one_a3x = np.exp(-((x - centre_a3[..., None]) ** 2) / (2 * 1.5**2))
+    return torch.from_numpy(np.einsum("ax,ay,az->zyx", one_a3x[:, 0], one_a3x[:, 1], one_a3x[:, 2])).float()
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+def test_maps_and_cubes_turn_into_each_other(padding):
+    map_zyx = blobs()
+    cube_zyxc = cubes.cube_of_maps(map_zyx[None], 11, padding)
+    back_zyx = cubes.maps_of_cube(cube_zyxc, 24, padding)[0]
+    assert (back_zyx - map_zyx).norm() < 0.02 * map_zyx.norm()  # what lies beyond |k| = 11 is lost
+    again_zyxc = cubes.cube_of_maps(back_zyx[None], 11, padding)
+    if padding == 1:
+        torch.testing.assert_close(again_zyxc, cube_zyxc, atol=1e-3, rtol=1e-4)
+
+
+def test_the_slice_at_the_identity_is_the_projection_along_z():
+    map_zyx = blobs()
+    cube_zyxc = cubes.cube_of_maps(map_zyx[None], 11, padding=1)
+    read_k2 = slices.sample(cube_zyxc, torch.eye(3)[None], LATTICE.coords_k2, cubes.odd_channels(1))[0]
+    projection_k = LATTICE.pack(map_zyx.sum(0)[None])[0]
+    torch.testing.assert_close(torch.view_as_complex(read_k2), projection_k, atol=1e-3, rtol=1e-4)
+
+
+def test_friedel_mates_are_added_on_the_plane_that_holds_both():
+    cube_zyxc, _, _, odd_c = case(2)
+    folded_zyxc = cubes_fold = slices.fold(cube_zyxc, odd_c)
+    plane_zyc = cubes_fold[:, :, 0]
+    torch.testing.assert_close(plane_zyc, plane_zyc.flip(0, 1) * torch.tensor([1.0, -1.0]))
+    assert torch.equal(folded_zyxc[:, :, 1:], cube_zyxc[:, :, 1:])
