@@ -42,7 +42,9 @@ class Ensemble:
         folder = Path(folder)
         for name in FILES:
             if not (folder / name).is_file():
-                raise InputError(f"{folder}: is not a finished run (no {name}); give a folder that `morphem fit` finished")
+                raise InputError(
+                    f"{folder}: is not a finished run (no {name}); give a folder that `morphem fit` finished"
+                )
         import pandas as pd
 
         table = pd.read_parquet(folder / "latents.parquet")

@@ -39,7 +39,7 @@ class Compute:
         if threads < 1:
             raise InputError(f"--threads {self.threads}: expected 0 (all) or a positive number")
         torch.set_num_threads(threads)
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("--device cuda: no CUDA device is visible here; use --device cpu or auto")
         return "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
@@ -122,7 +122,12 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
             self._rich = (bar, bar.add_task(self.text, total=self.total, note=""))
             yield
@@ -141,7 +146,9 @@ class Progress:
         elif time.monotonic() - self.said > 60:
             self.said = time.monotonic()
             left = (self.total - self.done) / max(self.rate, 1e-9)
-            print(f"{self.text}: {self.done:,} of {self.total:,}, {note}, {left:,.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{self.text}: {self.done:,} of {self.total:,}, {note}, {left:,.0f} s left", file=sys.stderr, flush=True
+            )
 
 
 def tracked(items: Iterable[T], total: int, text: str, unit: str = "images", size=lambda item: 1) -> Iterator[T]:

@@ -6,7 +6,22 @@ import torch
 
 from morphem.physics.lattice import Lattice
 
-FIRST = [(0, 1), (1, 0), (1, -1), (1, 1), (0, 2), (2, 0), (1, -2), (1, 2), (2, -1), (2, 1), (2, -2), (2, 2), (0, 3), (3, 0)]
+FIRST = [
+    (0, 1),
+    (1, 0),
+    (1, -1),
+    (1, 1),
+    (0, 2),
+    (2, 0),
+    (1, -2),
+    (1, 2),
+    (2, -1),
+    (2, 1),
+    (2, -2),
+    (2, 2),
+    (0, 3),
+    (3, 0),
+]
 
 
 def direct_transform(image_dd, k_k2):
@@ -65,6 +80,6 @@ def test_a_shift_of_ten_pixels_is_ten_pixels():
     centred = torch.zeros(1, 128, 128)
     centred[0, 64, 64] = 1
     moved = lattice.unpack(lattice.pack(centred) * lattice.shift_phase(torch.tensor([[10.0, -4.0]])))[0]
-    assert np.unravel_index(moved.argmax(), moved.shape) == (64 + 4, 64 - 10)
+    assert np.unravel_index(int(moved.argmax()), moved.shape) == (64 + 4, 64 - 10)
     phase_k = lattice.shift_phase(torch.tensor([[10.0, 0.0]]))[0, lattice.prefix(1) - 1]
     assert np.angle(phase_k.numpy()) == pytest.approx(2 * np.pi * 10 / 128, abs=1e-6)

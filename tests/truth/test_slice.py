@@ -108,7 +108,7 @@ def test_the_slice_at_the_identity_is_the_projection_along_z():
 
 def test_friedel_mates_are_added_on_the_plane_that_holds_both():
     cube_zyxc, _, _, odd_c = case(2)
-    folded_zyxc = cubes_fold = slices.fold(cube_zyxc, odd_c)
-    plane_zyc = cubes_fold[:, :, 0]
+    folded_zyxc = slices.fold(cube_zyxc, odd_c)
+    plane_zyc = folded_zyxc[:, :, 0]
     torch.testing.assert_close(plane_zyc, plane_zyc.flip(0, 1) * torch.tensor([1.0, -1.0]))
     assert torch.equal(folded_zyxc[:, :, 1:], cube_zyxc[:, :, 1:])

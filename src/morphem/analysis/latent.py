@@ -33,8 +33,8 @@ class Principal:
 
     def path(self, component: int, frames: int, low: float = 5, high: float = 95) -> np.ndarray:
         """z of equal steps along a component through the mean, between percentiles of the images: (f, q)."""
-        ends = np.percentile(self.coordinate_np[:, component], [low, high])
-        return self.mean_q + np.linspace(*ends, frames)[:, None] * self.axis_pq[component]
+        start, end = np.percentile(self.coordinate_np[:, component], [low, high])
+        return self.mean_q + np.linspace(start, end, frames)[:, None] * self.axis_pq[component]
 
     def reliability(self, uncertainty_nqq: np.ndarray) -> np.ndarray:
         """var z̄ / (var z̄ + mean posterior variance) per component: 1, sure of every image; 0, of none."""
@@ -73,7 +73,9 @@ def cluster(z_nq: np.ndarray, count: int, seed: int) -> Clusters:
     """
     distinct = len(np.unique(z_nq, axis=0))
     if not 1 <= count <= distinct:
-        raise InputError(f"--clusters {count}: the {len(z_nq)} images have {distinct} distinct latents; give 1 to {distinct}")
+        raise InputError(
+            f"--clusters {count}: {len(z_nq)} images have {distinct} distinct latents; give 1 to {distinct}"
+        )
     fitted = KMeans(count, n_init=10, random_state=seed).fit(z_nq)  # pyright: ignore[reportArgumentType]
     place_k = np.argsort(_by_similarity(fitted.cluster_centers_))
     distance_n = ((z_nq - fitted.cluster_centers_[fitted.labels_]) ** 2).sum(1)
@@ -91,9 +93,9 @@ def _by_similarity(centre_kq: np.ndarray) -> np.ndarray:
 
 
 def embed(z_nq: np.ndarray, seed: int) -> np.ndarray:
-    """UMAP in two dimensions, (n, 2), started from the principal components; equal seeds give equal planes.
+    """UMAP in two dimensions, (n, 2); equal seeds give equal planes.
 
-    Source: L. McInnes et al., arXiv:1802.03426 (2018); the start: D. Kobak and G. Linderman, Nat. Biotechnol. 39 (2021).
+    Source: L. McInnes et al., arXiv:1802.03426 (2018).
     """
     landmark = np.sort(np.random.default_rng(seed).permutation(len(z_nq))[:LANDMARKS])
     plane_m2 = _umap(z_nq[landmark], seed)
@@ -109,8 +111,9 @@ def _umap(z_nq: np.ndarray, seed: int) -> np.ndarray:
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         from umap import UMAP
     neighbours = min(15, len(z_nq) - 1)
-    start_n2 = principal_components(z_nq).coordinate_np[:, :2].astype(np.float32)
-    return UMAP(n_neighbors=neighbours, init=start_n2, random_state=seed, n_jobs=1).fit_transform(z_nq)
+    start = "spectral" if len(z_nq) > 4 * neighbours else "random"
+    plane_n2 = UMAP(n_neighbors=neighbours, init=start, random_state=seed, n_jobs=1).fit_transform(z_nq)
+    return np.asarray(plane_n2)
 
 
 def _between(known_mq: np.ndarray, plane_m2: np.ndarray, z_nq: np.ndarray, neighbours: int = 5) -> np.ndarray:

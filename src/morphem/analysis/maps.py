@@ -3,43 +3,35 @@
 Axes: m maps of a series, q latent.
 """
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from morphem.analysis.pictures import Camera, Picture
-from morphem.io.mrc import write_map
+from morphem.analysis.pictures import VIEWS, Camera, Picture
+from morphem.ensemble import Ensemble
+from morphem.errors import InputError
+from morphem.io.mrc import read_map, write_map
+from morphem.run import tracked
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Maps that belong together: map m + 1 was decoded at `z_mq[m]`."""
+    """Maps that belong together: map m + 1 was decoded at `z_mq[m]`; all are seen along one axis."""
 
     name: str
     z_mq: np.ndarray
     pictures: tuple[Picture, ...]
+    axis: str
     pixel_A: float
     """Of the pictures."""
 
-    def differences(self) -> list[np.ndarray]:
+    def differences(self) -> np.ndarray:
         """Each projection minus the mean of all: what moves, whatever the grey scale of the consensus."""
-        mean_uw = np.mean([picture.projection_uw for picture in self.pictures], axis=0)
-        return [picture.projection_uw - mean_uw for picture in self.pictures]
-
-
-def write_series(
-    folder: Path, name: str, z_mq: np.ndarray, maps: Iterable[np.ndarray], pixel_A: float, camera: Camera
-) -> Series:
-    """`name`/map_001.mrc … and `name`.cxc in `folder`; one map is in memory at a time."""
-    pictures = []
-    for number, map_zyx in enumerate(maps, start=1):
-        write_map(folder / name / map_name(number), map_zyx, pixel_A)
-        pictures.append(camera.picture(map_zyx))
-    moving = name != "kmeans"
-    (folder / f"{name}.cxc").write_text(chimerax_script(name, len(pictures), camera.level, moving))
-    return Series(name, z_mq, tuple(pictures), pixel_A)
+        projection_muw = np.stack([picture.projection_uw for picture in self.pictures])
+        return projection_muw - projection_muw.mean(0)
 
 
 def map_name(number: int) -> str:
@@ -47,16 +39,65 @@ def map_name(number: int) -> str:
     return f"map_{number:03d}.mrc"
 
 
-def chimerax_script(name: str, count: int, level: float, moving: bool) -> str:
-    """Commands that open a series with a slider; a path along the latent also plays, back and forth.
+def camera_of(ensemble: Ensemble) -> Camera:
+    """Crop and contour level that fit the run's consensus, within its mask where it has one."""
+    mask = ensemble.folder / "maps" / "mask.mrc"
+    return Camera.of(ensemble.consensus_zyx, read_map(mask)[0] if mask.is_file() else None)
 
-    Paths are relative: ChimeraX runs a script in the script's own folder.
+
+def decoded(ensemble: Ensemble, z_mq: np.ndarray, decoder: str = "model") -> Iterable[np.ndarray]:
+    """The maps at each row of z, with progress."""
+    return tracked(ensemble.decode(z_mq, decoder), len(z_mq), "Decoding", "maps")
+
+
+def write_series(folder: Path, name: str, ensemble: Ensemble, z_mq: np.ndarray, camera: Camera) -> Series:
+    """`name`/map_001.mrc … and `name`.cxc in `folder`; one map is in memory at a time.
+
+    The pictures are taken along the axis on which the projections differ most.
+    """
+    files = [f"{name}/{map_name(number)}" for number in range(1, len(z_mq) + 1)]
+    projections: dict[str, list[np.ndarray]] = {axis: [] for axis in VIEWS}
+    for file, map_zyx in zip(files, decoded(ensemble, z_mq), strict=True):
+        write_map(folder / file, map_zyx, ensemble.pixel_A)
+        for axis, seen in projections.items():
+            seen.append(camera.seen(map_zyx, axis).sum(0))
+    axis = max(VIEWS, key=lambda axis: float(np.var(projections[axis], axis=0).sum()))
+    pictures = tuple(camera.picture(read_map(folder / file)[0], axis) for file in files)
+    (folder / f"{name}.cxc").write_text(chimerax_script(files, camera.level, playing=name != "kmeans"))
+    return Series(name, z_mq, pictures, axis, ensemble.pixel_A)
+
+
+def decode_series(ensemble: Ensemble, z_mq: np.ndarray, folder: Path, decoder: str, overwrite: bool) -> None:
+    """map_001.mrc …, z.csv and maps.cxc in `folder`, all or none of them.
+
+    Errors: InputError where the folder holds maps and `overwrite` is not set.
+    """
+    former = list(folder.glob("map_*.mrc")) if folder.is_dir() else []
+    if former and not overwrite:
+        raise InputError(f"{folder}: holds maps already ({former[0].name}); give another folder or --overwrite")
+    level = camera_of(ensemble).level
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".decoding", dir=folder) as aside:
+        for number, map_zyx in enumerate(decoded(ensemble, z_mq, decoder), start=1):
+            write_map(Path(aside) / map_name(number), map_zyx, ensemble.pixel_A)
+        names = sorted(path.name for path in Path(aside).iterdir())
+        (Path(aside) / "maps.cxc").write_text(chimerax_script(names, level, playing=True))
+        np.savetxt(Path(aside) / "z.csv", z_mq, delimiter=",", fmt="%.7g")
+        for path in former:
+            path.unlink()
+        for path in Path(aside).iterdir():
+            path.replace(folder / path.name)
+
+
+def chimerax_script(files: Sequence[str], level: float, playing: bool) -> str:
+    """Commands that open maps as one series with a slider, at one level; `playing` also runs back and forth.
+
+    Files are relative: ChimeraX runs a script in the script's own folder.
     Source: ChimeraX User Guide, commands open, volume, vseries.
     """
-    files = " ".join(f"{name}/{map_name(number)}" for number in range(1, count + 1))
-    series = count > 1
+    series = len(files) > 1
     lines = [
-        f"open {files}{' vseries true' if series else ''}",
+        f"open {' '.join(files)}{' vseries true' if series else ''}",
         f"volume #1 style surface level {level:.6g} step 1 color lightsteelblue",
         "set bgColor white",
         "lighting soft",
@@ -65,6 +106,6 @@ def chimerax_script(name: str, count: int, level: float, moving: bool) -> str:
     ]
     if series:
         lines.append("vseries slider #1")
-    if series and moving:
-        lines.append("vseries play #1 loop true direction oscillate maxFrameRate 8 cacheFrames " + str(count))
+    if series and playing:
+        lines.append(f"vseries play #1 loop true direction oscillate maxFrameRate 8 cacheFrames {len(files)}")
     return "\n".join(lines) + "\n"

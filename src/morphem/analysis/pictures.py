@@ -1,6 +1,6 @@
 """Pictures of a map: lit surfaces, projections, central sections.
 
-Axes: z y x maps; v u w a map as seen: towards the viewer, up, right. Pictures are (up, right), drawn with the origin below.
+Axes: z y x maps; v u w a map as seen: towards the viewer, up, right. Pictures are (up, right), origin below.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SIDE = 160
 """Voxels per side that surfaces are drawn at."""
 LIGHT = np.array([0.78, 0.45, -0.43])
 """Where the light comes from: in front, above, left; towards the viewer, up, right."""
-AMBIENT = 0.3
+AMBIENT = 0.42
 VIEWS = {"x": "y right, z up", "y": "x right, z up", "z": "x right, y up"}
 
 
@@ -20,8 +20,8 @@ VIEWS = {"x": "y right, z up", "y": "x right, z up", "z": "x right, y up"}
 class Picture:
     """A map seen along one axis. All pictures of a series share a crop and a contour level."""
 
-    surface_uw: np.ndarray
-    """Brightness of the lit surface, 0 to 1; not a number where there is none."""
+    surface_uw2: np.ndarray
+    """Of the lit surface: brightness, and how much of the pixel it covers; 0 to 1."""
     projection_uw: np.ndarray
     section_uw: np.ndarray
 
@@ -35,18 +35,22 @@ class Camera:
 
     @classmethod
     def of(cls, map_zyx: np.ndarray, mask_zyx: np.ndarray | None = None) -> "Camera":
-        """Everything in the mask, or in the contour, is in the picture."""
+        """All density of the mask above a quarter of the contour level, what moves included, is in the picture."""
         level = contour(map_zyx, mask_zyx)
-        inside = map_zyx > level if mask_zyx is None else mask_zyx > 0
+        inside = map_zyx > level / 4 if mask_zyx is None else (map_zyx > level / 4) & (mask_zyx > 0.5)
         half = len(map_zyx) // 2
-        furthest = int(np.abs(np.argwhere(inside) - half).max(initial=0))
+        furthest = int(np.abs(np.argwhere(inside) - half).max(initial=half // 2))
         return cls(min(half, furthest + 2), level)
 
-    def picture(self, map_zyx: np.ndarray, axis: str = "z") -> Picture:
-        """The map seen along an axis."""
+    def seen(self, map_zyx: np.ndarray, axis: str) -> np.ndarray:
+        """The kept cube, its first axis towards a viewer who looks along `axis`."""
         half = len(map_zyx) // 2
         kept = slice(half - self.reach, half + self.reach)
-        seen_vuw = towards_viewer(map_zyx[kept, kept, kept], axis)
+        return towards_viewer(map_zyx[kept, kept, kept], axis)
+
+    def picture(self, map_zyx: np.ndarray, axis: str) -> Picture:
+        """The map seen along an axis."""
+        seen_vuw = self.seen(map_zyx, axis)
         return Picture(lit_surface(seen_vuw, self.level), seen_vuw.sum(0), seen_vuw[self.reach])
 
 
@@ -69,26 +73,35 @@ def contour(map_zyx: np.ndarray, mask_zyx: np.ndarray | None = None) -> float:
 
 
 def lit_surface(seen_vuw: np.ndarray, level: float, side: int = SIDE) -> np.ndarray:
-    """Brightness of the surface at `level`: Lambert's cosine, fainter with depth, dark where the depth jumps."""
+    """Brightness and coverage of the surface at `level`, (up, right, 2).
+
+    Lambert's cosine, fainter with depth, dark where the depth jumps.
+    """
     fine_vuw = resized(seen_vuw, side)
-    front_uw, hit_uw = _first_crossing(fine_vuw, level)
-    normal_uw3 = _normals(fine_vuw, front_uw)
-    lambert_uw = np.clip(normal_uw3 @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)
-    near_uw = front_uw / side
-    bright_uw = (AMBIENT + (1 - AMBIENT) * lambert_uw) * (0.65 + 0.35 * near_uw)
-    depth_uw = np.where(hit_uw, front_uw, -side)
-    edge_uw = ndimage.maximum_filter(depth_uw, 3) - depth_uw > 0.06 * side
-    return np.where(hit_uw, np.where(edge_uw, 0.4 * bright_uw, bright_uw), np.nan)
+    front_uw = _first_crossing(fine_vuw, level)
+    lambert_uw = np.clip(_normals(fine_vuw, front_uw) @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)
+    cover_uw = _coverage(fine_vuw.max(0), level)
+    depth_uw = np.where(cover_uw > 0, front_uw, -side)
+    jump_uw = ndimage.maximum_filter(depth_uw, 3) - depth_uw > 0.05 * side
+    edge_uw = ndimage.gaussian_filter(jump_uw.astype(float), 0.6)
+    bright_uw = (AMBIENT + (1 - AMBIENT) * lambert_uw) * (0.7 + 0.3 * front_uw / side) * (1 - 0.5 * edge_uw)
+    return np.stack([bright_uw, cover_uw], axis=-1)
 
 
-def _first_crossing(fine_vuw: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where the viewer's ray meets the surface, in voxels with a linear fraction; and whether it does."""
+def _first_crossing(fine_vuw: np.ndarray, level: float) -> np.ndarray:
+    """Where the viewer's ray meets the surface, in voxels with a linear fraction; else its densest voxel."""
     inside_vuw = fine_vuw > level
     last = len(fine_vuw) - 1
     index_uw = np.minimum(last - inside_vuw[::-1].argmax(0), last - 1)
     behind_uw, before_uw = (np.take_along_axis(fine_vuw, (index_uw + i)[None], 0)[0] for i in (0, 1))
     fraction_uw = (behind_uw - level) / np.where(behind_uw > before_uw, behind_uw - before_uw, 1)
-    return index_uw + np.clip(fraction_uw, 0, 1), inside_vuw.any(0)
+    return np.where(inside_vuw.any(0), index_uw + np.clip(fraction_uw, 0, 1), fine_vuw.argmax(0))
+
+
+def _coverage(highest_uw: np.ndarray, level: float) -> np.ndarray:
+    """How much of each pixel lies inside the outline, from the distance to it: smooth edges."""
+    slope_uw = np.hypot(*np.gradient(highest_uw))
+    return np.clip(0.5 + (highest_uw - level) / np.maximum(slope_uw, 1e-12), 0, 1)
 
 
 def _normals(fine_vuw: np.ndarray, front_uw: np.ndarray) -> np.ndarray:

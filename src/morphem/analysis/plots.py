@@ -3,8 +3,8 @@
 Axes: n images, q latent, p principal components, k clusters, m maps of a series; pictures are (up, right).
 """
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from matplotlib import colormaps, ticker
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from scipy import ndimage
 
 from morphem.analysis.latent import Clusters, Principal
 from morphem.analysis.maps import Series
@@ -39,14 +40,14 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, format="png")
 
 
-def styled(draw):
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Let a function draw in the style of all figures."""
 
+    @wraps(draw)
     def inside(*args, **kwargs) -> Figure:
         with matplotlib.rc_context(_style()):
             return draw(*args, **kwargs)
 
-    inside.__doc__ = draw.__doc__
     return inside
 
 
@@ -55,21 +56,21 @@ def series_colours(count: int) -> np.ndarray:
     return colormaps["viridis"](np.linspace(0.12, 0.88, count))[:, :3] if count > 1 else np.array([to_rgb(STEEL)])
 
 
-def painted(surface_uw: np.ndarray, colour) -> np.ndarray:
+def painted(surface_uw2: np.ndarray, colour) -> np.ndarray:
     """A lit surface in a colour on white, RGB (up, right, 3)."""
-    bright_uw1 = np.nan_to_num(surface_uw, nan=0)[..., None]
-    rgb_uw3 = np.clip(bright_uw1 * (0.35 + 0.65 * np.asarray(to_rgb(colour))) * 1.25, 0, 1)
-    return np.where(np.isnan(surface_uw)[..., None], 1.0, rgb_uw3)
+    bright_uw1, cover_uw1 = surface_uw2[..., :1], surface_uw2[..., 1:]
+    pale = 0.35 + 0.65 * np.asarray(to_rgb(colour))
+    return 1 - cover_uw1 + cover_uw1 * np.clip(1.2 * bright_uw1 * pale, 0, 1)
 
 
 @styled
 def consensus(pictures: dict[str, Picture], pixel_A: float) -> Figure:
     """Surface, projection and central section along the three axes."""
-    figure = Figure(figsize=(7.2, 7.4))
+    figure = Figure(figsize=(4.6, 5.0))
     grid = figure.subplots(3, 3)
     for column, (axis, picture) in zip(grid.T, pictures.items(), strict=True):
-        _picture(column[0], painted(picture.surface_uw, STEEL), title=f"along {axis}")
-        column[0].set_xlabel(VIEWS[axis], fontsize=8)
+        _picture(column[0], painted(picture.surface_uw2, STEEL), title=f"along {axis}")
+        column[0].set_xlabel(VIEWS[axis], fontsize=7)
         _picture(column[1], picture.projection_uw, cmap="gray")
         _picture(column[2], picture.section_uw, cmap="gray")
     for row, name in zip(grid, ("surface", "projection", "central section"), strict=True):
@@ -82,23 +83,23 @@ def consensus(pictures: dict[str, Picture], pixel_A: float) -> Figure:
 @styled
 def fsc(curves: HalfMapFsc) -> Figure:
     """The half maps' FSC against spatial frequency, with the resolution read off it."""
-    figure = Figure(figsize=(5.2, 3.4))
+    figure = Figure(figsize=(4.0, 3.3))
     axes = figure.subplots()
     frequency_s = curves.frequency_s
-    for name, value_s, look in (
-        ("unmasked", curves.unmasked_s, {"color": "#56B4E9"}),
-        ("masked", curves.masked_s, {"color": "#0072B2"}),
-        ("masked, phases randomised", curves.randomised_s, {"color": "#CC79A7", "linewidth": 1.1}),
-        ("masked, corrected", curves.corrected_s, {"color": "black", "linewidth": 2}),
+    for name, value_s, first, colour, width in (
+        ("unmasked", curves.unmasked_s, 1, "#56B4E9", 1.4),
+        ("masked", curves.masked_s, 1, "#0072B2", 1.4),
+        ("masked, phases randomised", curves.randomised_s, curves.randomised_from, "#CC79A7", 1.0),
+        ("masked, corrected", curves.corrected_s, 1, "black", 1.8),
     ):
-        axes.plot(frequency_s[1:], value_s[1:], label=name, **look)
+        if first is not None:
+            axes.plot(frequency_s[first:], value_s[first:], label=name, color=colour, linewidth=width)
     axes.axhline(GOLD, color="#4a5560", linewidth=0.8, linestyle=(0, (4, 3)))
     axes.axhline(0, color="#c8ced4", linewidth=0.8, zorder=0)
     if curves.resolution_A and 1 / curves.resolution_A < frequency_s[-1]:
-        axes.plot(1 / curves.resolution_A, GOLD, "o", color="#D55E00", zorder=5)
-        axes.annotate(
-            f"{curves.resolution_A:.2f} Å", (1 / curves.resolution_A, GOLD), (7, 7), textcoords="offset points", weight="bold"
-        )
+        crossing = (1 / curves.resolution_A, GOLD)
+        axes.plot(*crossing, "o", color="#D55E00", zorder=5)
+        axes.annotate(f"{curves.resolution_A:.2f} Å", crossing, (7, 7), textcoords="offset points", weight="bold")
     axes.set(xlim=(0, frequency_s[-1]), ylim=(min(-0.05, curves.corrected_s.min()), 1.03))
     axes.set(xlabel="Spatial frequency (1/Å)", ylabel="Fourier shell correlation")
     axes.text(frequency_s[-1], GOLD, "0.143", ha="right", va="bottom", fontsize=7, color="#4a5560")
@@ -121,42 +122,42 @@ def history(records: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
 @styled
 def variance(principal: Principal) -> Figure:
     """What each principal component explains of the latents' variance."""
-    figure = Figure(figsize=(3.6, 2.8))
+    figure = Figure(figsize=(3.4, 2.6))
     axes = figure.subplots()
     number_p = np.arange(1, len(principal.share_p) + 1)
     axes.bar(number_p, 100 * principal.share_p, color="#0072B2", width=0.7)
     axes.plot(number_p, 100 * np.cumsum(principal.share_p), color=INK, marker="o", markersize=3, label="cumulative")
     axes.set(xlabel="Principal component", ylabel="Variance of z (%)", ylim=(0, 105))
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    axes.legend(loc="center right")
+    axes.legend(loc="best")
     return figure
 
 
 @styled
 def plane(point_n2: np.ndarray, clusters: Clusters, names: tuple[str, str]) -> Figure:
     """The images on a plane: their density with the numbered centres, and their clusters."""
-    figure = Figure(figsize=(8.6, 4.0))
-    density, groups = figure.subplots(1, 2, sharex=True, sharey=True)
-    grid = int(np.clip(np.sqrt(len(point_n2)) * 0.8, 20, 90))
-    cells = density.hexbin(*point_n2.T, gridsize=grid, mincnt=1, cmap="cividis", linewidths=0.1, bins="log")
-    figure.colorbar(cells, ax=density, label="Images per cell", shrink=0.85, pad=0.01)
+    figure = Figure(figsize=(8.9, 3.9))
+    groups, density = figure.subplots(1, 2, sharex=True, sharey=True)
     colour_k3 = series_colours(len(clusters.centre_k))
-    size = float(np.clip(2e4 / len(point_n2), 0.4, 12))
     order_n = np.random.default_rng(0).permutation(len(point_n2))
-    groups.scatter(*point_n2[order_n].T, s=size, c=colour_k3[clusters.label_n - 1][order_n], linewidths=0, rasterized=True)
-    _centres(density, point_n2, clusters, np.ones_like(colour_k3))
-    _centres(groups, point_n2, clusters, colour_k3)
-    density.set(title="Density", xlabel=names[0], ylabel=names[1])
-    groups.set(title="Clusters", xlabel=names[0])
+    size = float(np.clip(2e4 / len(point_n2), 0.4, 12))
+    colour_n3 = colour_k3[clusters.label_n[order_n] - 1]
+    groups.scatter(*point_n2[order_n].T, s=size, c=colour_n3, linewidths=0, rasterized=True)
+    grid = int(np.clip(np.sqrt(len(point_n2)) * 0.5, 15, 90))
+    cells = density.hexbin(*point_n2.T, gridsize=grid, mincnt=1, cmap="cividis", linewidths=0.2, bins="log")
+    figure.colorbar(cells, ax=density, label="Images per cell", pad=0.02, format=ticker.FormatStrFormatter("%d"))
+    for axes, name in ((groups, "Clusters"), (density, "Density")):
+        _centres(axes, point_n2[clusters.centre_k])
+        axes.set(title=name, xlabel=names[0])
+    groups.set_ylabel(names[1])
     return figure
 
 
-def _centres(axes: Axes, point_n2: np.ndarray, clusters: Clusters, colour_k3: np.ndarray) -> None:
-    """The image that each map was decoded at, with the map's number."""
-    for number, (row, colour) in enumerate(zip(clusters.centre_k, colour_k3, strict=True), start=1):
-        ink = "white" if np.mean(colour) < 0.5 else "black"
-        box = {"boxstyle": "circle,pad=0.15", "facecolor": colour, "edgecolor": "white" if ink == "white" else INK, "linewidth": 0.6}
-        axes.annotate(str(number), point_n2[row], ha="center", va="center", fontsize=6, color=ink, bbox=box)
+def _centres(axes: Axes, point_k2: np.ndarray) -> None:
+    """Where each map was decoded, with its number."""
+    disc = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": INK, "linewidth": 0.6}
+    for number, (x, y) in enumerate(point_k2, start=1):
+        axes.annotate(str(number), (x, y), ha="center", va="center", fontsize=6, bbox=disc)
 
 
 @styled
@@ -165,9 +166,10 @@ def line(coordinate_n: np.ndarray, clusters: Clusters, name: str) -> Figure:
     figure = Figure(figsize=(6.4, 3.0))
     axes = figure.subplots()
     axes.hist(coordinate_n, bins=60, color="#0072B2")
-    top = axes.get_ylim()[1]
-    _centres(axes, np.stack([coordinate_n, np.full(len(coordinate_n), 1.05 * top)], axis=1), clusters, np.ones((len(clusters.centre_k), 3)))
-    axes.set(xlabel=name, ylabel="Images", ylim=(0, 1.12 * top))
+    top, place_k = axes.get_ylim()[1], coordinate_n[clusters.centre_k]
+    height_k = np.where(np.arange(len(place_k)) % 2, 1.05, 1.14) * top
+    _centres(axes, np.stack([place_k, height_k], axis=1))
+    axes.set(xlabel=name, ylabel="Images", ylim=(0, 1.22 * top))
     return figure
 
 
@@ -177,13 +179,13 @@ def montage(series: Series, captions: Sequence[str], colours: np.ndarray) -> Fig
     count = len(series.pictures)
     across = min(count, ACROSS)
     rows = -(-count // across)
-    figure = Figure(figsize=(0.98 * across + 0.5, 2.25 * rows))
+    figure = Figure(figsize=(0.92 * max(across, 4), 2.1 * rows))
     grid = figure.subplots(2 * rows, across, squeeze=False)
     differences = series.differences()
     limit = max(float(np.abs(differences).max()), 1e-12)
     for number, (picture, difference, caption) in enumerate(zip(series.pictures, differences, captions, strict=True)):
         row, column = divmod(number, across)
-        _picture(grid[2 * row, column], painted(picture.surface_uw, colours[number]), title=caption)
+        _picture(grid[2 * row, column], painted(picture.surface_uw2, colours[number]), title=caption)
         _picture(grid[2 * row + 1, column], difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
     for axes in grid.T.ravel():
         axes.set_axis_off()
@@ -197,17 +199,17 @@ def frames(series: Series, colours: np.ndarray) -> list[np.ndarray]:
     limit = max(float(np.abs(differences).max()), 1e-12)
     pairs = []
     for picture, difference, colour in zip(series.pictures, differences, colours, strict=True):
-        surface = painted(picture.surface_uw, colour)
-        shade = colormaps["RdBu_r"](0.5 + 0.5 * difference / limit)[..., :3]
-        near = np.arange(len(surface)) * len(shade) // len(surface)
-        pairs.append(np.concatenate([surface, shade[near][:, near]], axis=1))
+        surface = painted(picture.surface_uw2, colour)
+        smooth = ndimage.zoom(difference, len(surface) / len(difference), order=1)
+        shade = colormaps["RdBu_r"](0.5 + 0.5 * smooth / limit)[..., :3]
+        pairs.append(np.concatenate([surface, shade], axis=1))
     return pairs
 
 
 def _picture(axes: Axes, picture: np.ndarray, title: str = "", **look) -> None:
     axes.imshow(picture, **look)
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=7 if "\n" in title or len(title) > 8 else 8, loc="center", weight="normal", pad=2)
+    axes.set_title(title, fontsize=7, loc="center", weight="normal", pad=2)
     for spine in axes.spines.values():
         spine.set_visible(False)
 

@@ -17,12 +17,13 @@ from matplotlib.image import imsave
 
 from morphem.analysis import Analysis, latent, plots
 from morphem.analysis.latent import Clusters, Principal
-from morphem.analysis.maps import Series, write_series
+from morphem.analysis.maps import Series, camera_of, write_series
 from morphem.analysis.pictures import VIEWS, Camera
 from morphem.ensemble import Ensemble
-from morphem.io.mrc import read_map
 from morphem.physics.fsc import HalfMapFsc, read_fsc_star
 
+PAGE_DPI = 110
+"""Figures are shown at this many of the page's pixels per inch, so that all their letters have one size."""
 UNPLOTTED = {"epoch", "seconds", "time"}
 """Records of history.jsonl that say nothing about convergence."""
 
@@ -33,27 +34,26 @@ class Page:
 
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, str] = field(default_factory=dict)
-    """Name -> data URI."""
+    figures: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Name -> data URI, width in the page's pixels."""
 
     def add(self, name: str, figure: Figure) -> None:
         """Write `name`.png and keep it for the page."""
         path = self.folder / f"{name}.png"
         plots.save(figure, path)
-        self.figures[name] = data_uri(path.read_bytes())
+        self.figures[name] = data_uri(path.read_bytes()), round(PAGE_DPI * figure.get_figwidth())
 
     def write(self) -> None:
         """report.html."""
         loader = PackageLoader("morphem.analysis", ".")
-        environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=loader)
         text = environment.get_template("report.html.j2").render(figures=self.figures, **self.facts)
         (self.folder / "report.html").write_text(text, encoding="utf-8")
 
 
 def write_analysis(folder: Path, ensemble: Ensemble, settings: Analysis, seed: int) -> None:
     """Fill an empty folder: the consensus and its FSC; with latents also tables, clusters and paths."""
-    mask_zyx = _mask(ensemble)
-    camera = Camera.of(ensemble.consensus_zyx, mask_zyx)
+    camera = camera_of(ensemble)
     page = Page(folder, _facts(ensemble))
     curves = _consensus(page, ensemble, camera)
     page.facts |= {"resolution": _resolution(curves), "history": _history(page, ensemble)}
@@ -64,11 +64,6 @@ def write_analysis(folder: Path, ensemble: Ensemble, settings: Analysis, seed: i
 def data_uri(png: bytes) -> str:
     """A picture as part of a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _mask(ensemble: Ensemble) -> np.ndarray | None:
-    path = ensemble.folder / "maps" / "mask.mrc"
-    return read_map(path)[0] if path.is_file() else None
 
 
 def _facts(ensemble: Ensemble) -> dict[str, Any]:
@@ -121,14 +116,18 @@ def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, came
     embedded = settings.umap and ensemble.latent_dim > 2 and len(ensemble) > 4
     plane_n2 = latent.embed(ensemble.z_nq, seed) if embedded else None
     _draw_latent(page, principal, clusters, plane_n2)
-    paths = range(min(settings.axes, ensemble.latent_dim))
-    states = _decoded(page, ensemble, camera, "kmeans", ensemble.z_nq[clusters.centre_k])
-    followed = [_decoded(page, ensemble, camera, f"pc{i + 1}", principal.path(i, settings.frames)) for i in paths]
+    centres = {"kmeans": ensemble.z_nq[clusters.centre_k]}
+    paths = {f"pc{i + 1}": principal.path(i, settings.frames) for i in range(min(settings.axes, ensemble.latent_dim))}
+    states, *followed = (
+        write_series(page.folder, name, ensemble, z_mq, camera) for name, z_mq in (centres | paths).items()
+    )
     _write_tables(page.folder, principal, clusters, plane_n2, [states, *followed])
+    _draw_states(page, states, clusters)
+    players = [_player(page, series) for series in followed]
     return {
         "latent": _components(principal, ensemble),
-        "states": _states(page, states, clusters),
-        "players": [_player(page, series) for series in followed],
+        "states": {"count": len(clusters.centre_k), "axis": states.axis},
+        "players": players,
     }
 
 
@@ -143,10 +142,6 @@ def _draw_latent(page: Page, principal: Principal, clusters: Clusters, plane_n2:
         page.add("umap", plots.plane(plane_n2, clusters, ("UMAP 1", "UMAP 2")))
 
 
-def _decoded(page: Page, ensemble: Ensemble, camera: Camera, name: str, z_mq: np.ndarray) -> Series:
-    return write_series(page.folder, name, z_mq, ensemble.decode(z_mq), ensemble.pixel_A, camera)
-
-
 def _components(principal: Principal, ensemble: Ensemble) -> list[dict[str, Any]]:
     """One row per principal component: its share of the variance, and how sure the images are of it."""
     reliability_p = principal.reliability(ensemble.uncertainty_nqq)
@@ -156,16 +151,12 @@ def _components(principal: Principal, ensemble: Ensemble) -> list[dict[str, Any]
     ]
 
 
-def _states(page: Page, series: Series, clusters: Clusters) -> list[dict[str, Any]]:
-    """One row per k-means map; draws their montage."""
-    share_k = percentages(clusters.images_k)
-    captions = [f"{i}  ({share} %)" for i, share in enumerate(share_k, start=1)]
+def _draw_states(page: Page, series: Series, clusters: Clusters) -> None:
+    """The montage of the k-means maps, with the number and share of their images."""
+    images_k = clusters.images_k
+    rows = enumerate(zip(images_k, percentages(images_k), strict=True), start=1)
+    captions = [f"{number}\n{count:,} ({share} %)" for number, (count, share) in rows]
     page.add(series.name, plots.montage(series, captions, plots.series_colours(len(captions))))
-    rows = zip(clusters.images_k, share_k, clusters.centre_k, strict=True)
-    return [
-        {"number": i, "images": f"{count:,}", "share": share, "centre": int(row)}
-        for i, (count, share, row) in enumerate(rows, start=1)
-    ]
 
 
 def percentages(count_k: np.ndarray) -> list[str]:
@@ -182,7 +173,13 @@ def _player(page: Page, series: Series) -> dict[str, Any]:
     page.add(series.name, plots.montage(series, [str(m + 1) for m in range(len(colours))], colours))
     z = [", ".join(f"{value:.2f}" for value in z_q) for z_q in series.z_mq]
     uris = [data_uri(_png(frame)) for frame in plots.frames(series, colours)]
-    return {"name": series.name, "title": f"Principal component {series.name[2:]}", "frames": uris, "z": z}
+    return {
+        "name": series.name,
+        "title": f"Principal component {series.name[2:]}",
+        "frames": uris,
+        "z": z,
+        "axis": series.axis,
+    }
 
 
 def _png(rgb_uw3: np.ndarray) -> bytes:
@@ -194,14 +191,15 @@ def _png(rgb_uw3: np.ndarray) -> bytes:
 def _write_tables(
     folder: Path, principal: Principal, clusters: Clusters, plane_n2: np.ndarray | None, series: list[Series]
 ) -> None:
-    """coordinates.parquet and clusters.parquet have one row per image or cluster, maps.parquet one per decoded map."""
+    """coordinates.parquet and clusters.parquet have one row per image, maps.parquet one per decoded map."""
     index_n = np.arange(len(clusters.label_n))
     columns = {f"pc{i + 1}": column for i, column in enumerate(principal.coordinate_np.T)}
     if plane_n2 is not None:
         columns |= {"umap1": plane_n2[:, 0], "umap2": plane_n2[:, 1]}
     pd.DataFrame({"index": index_n, **columns}).to_parquet(folder / "coordinates.parquet")
     centre_n = clusters.centre_k[clusters.label_n - 1]
-    pd.DataFrame({"index": index_n, "label": clusters.label_n, "centre": centre_n}).to_parquet(folder / "clusters.parquet")
+    labels = pd.DataFrame({"index": index_n, "label": clusters.label_n, "centre": centre_n})
+    labels.to_parquet(folder / "clusters.parquet")
     maps = [
         {"series": one.name, "map": m, **{f"z_{i}": value for i, value in enumerate(z_q)}}
         for one in series

@@ -1,10 +1,11 @@
 """The command line. Nothing heavy is imported before the command that needs it is called.
 
-Exit codes: 0 done · 1 failed while running · 2 wrong input, refused · 3 no believable result · 130 Ctrl-C · 143 SIGTERM.
+Exit codes: 0 done · 1 failed while running · 2 wrong input · 3 no believable result · 130 Ctrl-C · 143 SIGTERM.
 """
 
 import signal
 import sys
+import traceback
 
 import cyclopts
 from cyclopts import App
@@ -17,6 +18,7 @@ app = App(
     name="morphem",
     help="The ensemble of shapes a molecule takes, from cryo-EM particle images.",
     version=f"morphem {__version__}",
+    suppress_keyboard_interrupt=False,
     help_epilogue="On any command: --debug shows the full traceback of an error.",
 )
 COMMANDS = {
@@ -29,7 +31,9 @@ COMMANDS = {
 for name, help_text in COMMANDS.items():
     app.command(f"morphem.cli.commands:{name}", name=name, help=help_text)
 
-fit = App(name="fit", help="Fit a method to particle images with poses; `morphem fit METHOD --help` lists its settings.")
+fit = App(
+    name="fit", help="Fit a method to particle images with poses; `morphem fit METHOD --help` lists its settings."
+)
 for name in METHODS:
     fit.command(f"morphem.cli.fit:{name}", name=name, help=summary(name))
 app.command(fit)
@@ -45,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         app([word for word in arguments if word != "--debug"], exit_on_error=False, print_error=False)
     except (MorphemError, cyclopts.CycloptsError, KeyboardInterrupt, MemoryError, OSError) as error:
         if debug:
-            raise
+            traceback.print_exc()
         code, sentence = _explain(error)
         print(f"morphem: {sentence}", file=sys.stderr)
         sys.exit(code)

@@ -78,7 +78,9 @@ def decode(
     ensemble = Ensemble.open(run)
     chosen = [name for name, given in (("--z", z), ("--z-file", z_file), ("--image", image), ("--path", path)) if given]
     if len(chosen) != 1:
-        raise InputError(f"decode: {' and '.join(chosen) or 'nothing'} given; expected one of --z, --z-file, --image, --path")
+        raise InputError(
+            f"decode: {' and '.join(chosen) or 'nothing'} given; expected one of --z, --z-file, --image, --path"
+        )
     if z is not None or z_file is not None:
         z_mq = _numbers(z, z_file)
     elif image:
@@ -100,7 +102,9 @@ def _numbers(z: str | None, z_file: Path | None) -> np.ndarray:
             return np.atleast_2d(np.load(z_file, allow_pickle=False))
         return np.loadtxt(z_file, delimiter="," if "," in z_file.read_text() else None, ndmin=2)
     except (OSError, ValueError) as error:
-        raise InputError(f"{z_file or '--z ' + str(z)}: holds no latent coordinates ({error}); give numbers, a row a map") from error
+        raise InputError(
+            f"{z_file or '--z ' + str(z)}: holds no latent coordinates ({error}); give numbers, a row a map"
+        ) from error
 
 
 def _at_images(ensemble: Ensemble, rows: tuple[int, ...]) -> np.ndarray:
@@ -167,7 +171,9 @@ def evaluate(
         print(json.dumps(scores))
         return
     for name, value in scores.items():
-        print(f"{name:<32}{f'{value:.4f}' if isinstance(value, float) else 'not available' if value is None else value}")
+        print(
+            f"{name:<32}{f'{value:.4f}' if isinstance(value, float) else 'not available' if value is None else value}"
+        )
 
 
 def demo(

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from morphem.config import read_yaml, write_yaml
 from morphem.data.dataset import Dataset, Source
-from morphem.ensemble import FILES
+from morphem.ensemble import FILES, describe
 from morphem.errors import InputError
+from morphem.io.files import refuse_file, replacing
 from morphem.methods import METHODS, load, summary
 from morphem.run import Compute, Output, Run, say
 
@@ -21,6 +23,10 @@ def flat(title: str, order: int) -> Parameter:
 
 IMAGES, OUTPUT, METHOD, COMPUTE = flat("Images", 1), flat("Output", 2), flat("Method", 3), flat("Computing", 4)
 LEFT_BY_RUNS = (*FILES, "history.jsonl", "run.log", "citations.bib", "report.html", "maps", "checkpoints", "analysis")
+CONFIG = "config.yaml"
+"""Written first, so that it marks a folder as a run's."""
+FREE = {"settings.epochs", "version"}
+"""What may change when a run goes on."""
 
 
 def __getattr__(name: str) -> Callable[..., None]:
@@ -51,36 +57,59 @@ def fit_method(name: str, source: Source, config: Any, output: Output, compute: 
     device = compute.apply()
     check_output(output)
     dataset = Dataset.open(source, config.radius, device)
-    for notice in dataset.particles.notices:
+    run = Run(output.output, compute, output.resume)
+    description = describe(run, dataset, name, config)
+    if output.resume:
+        refuse_changes(output.output / CONFIG, description)
+    for notice in (*dataset.particles.notices, *dataset.images.notices):
         say(notice)
-    prepare_output(output)
-    ensemble = load(name).fit(dataset, config, Run(output.output, compute, output.resume))
+    prepare_output(output, description)
+    ensemble = load(name).fit(dataset, config, run)
     print(f"Finished: {output.output}\nNext: morphem analyze {output.output}")
     return ensemble
 
 
 def check_output(output: Output) -> None:
-    """Refuse a folder that holds anything, unless the user said what is to become of it."""
+    """Refuse a folder that holds anything but a run, and a run unless the user said what is to become of it."""
     folder = output.output
     if output.overwrite and output.resume:
         raise InputError("--overwrite --resume: one replaces the run, the other goes on with it; give one of them")
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file; give a folder")
-    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if held & set(LEFT_BY_RUNS) and not (output.overwrite or output.resume):
-        raise InputError(f"{folder}: holds another run; give another folder, --resume to go on with it, or --overwrite to replace it")
-    if held - set(LEFT_BY_RUNS) and not output.resume:
-        raise InputError(f"{folder}: holds files that no run wrote ({sorted(held - set(LEFT_BY_RUNS))[0]}); give an empty or new folder")
+    refuse_file(folder)
+    held = {path.name for path in folder.glob("[!.]*")}
+    foreign = held - set(LEFT_BY_RUNS) if CONFIG in held else held
+    if foreign and not (CONFIG in held and output.resume):
+        raise InputError(f"{folder}: holds {min(foreign)}, which no run wrote; give an empty or a new folder")
+    if held and not (output.overwrite or output.resume):
+        raise InputError(
+            f"{folder}: holds another run; give another folder, --resume to go on with it, or --overwrite to replace it"
+        )
 
 
-def prepare_output(output: Output) -> None:
-    """Make the folder, and take away the run that --overwrite replaces."""
-    output.output.mkdir(parents=True, exist_ok=True)
-    if not output.overwrite:
-        return
-    for name in LEFT_BY_RUNS:
-        path: Path = output.output / name
+def refuse_changes(path: Path, description: dict[str, Any]) -> None:
+    """To go on with the run that `path` describes, more epochs may be asked for; nothing else may change."""
+    then, now = _flat(read_yaml(path)) if path.exists() else {}, _flat(description)
+    changed = sorted(key for key in (then | now).keys() - FREE if then.get(key) != now.get(key))
+    if then and changed:
+        found = "; ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed)
+        raise InputError(
+            f"{path}: belongs to a run with other settings ({found}); give the same, or --overwrite to start anew"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def prepare_output(output: Output, description: dict[str, Any]) -> None:
+    """Make the folder, take away the run that --overwrite replaces, and say in config.yaml what is to come."""
+    for name in LEFT_BY_RUNS if output.overwrite else ():
+        path = output.output / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    with replacing(output.output / CONFIG) as aside:
+        write_yaml(aside, description)

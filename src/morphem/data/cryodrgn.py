@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from morphem.errors import InputError
-from morphem.io import pickles
-from morphem.io.reading import reading
+from morphem.io import npy, pickles
 
 CTF_FIELDS = (
     "defocus_u_A_n",
@@ -48,7 +47,7 @@ def read_ctf(path: Path | str, count: int, box: int | None) -> tuple[dict[str, n
     if box is None and len(sides) != 1:
         raise InputError(f"{path}: {len(sides)} box sizes, expected one; say which with --box")
     box = int(sides[0]) if box is None else box
-    values = dict(zip(CTF_FIELDS, columns, strict=True))
+    values: dict[str, np.ndarray] = dict(zip(CTF_FIELDS, columns, strict=True))
     for angle in ("astigmatism_rad_n", "phase_shift_rad_n"):
         values[angle] = np.radians(values[angle])
     return values, side_n * pixel_A_n / box, box
@@ -56,22 +55,25 @@ def read_ctf(path: Path | str, count: int, box: int | None) -> tuple[dict[str, n
 
 def read_index(path: Path | str, count: int) -> np.ndarray:
     """Row numbers from 0, from a .pkl or .npy. Errors: InputError for anything but whole numbers below `count`."""
-    if Path(path).suffix == ".npy":
-        with reading(path, "row numbers"):
-            found = np.load(path, allow_pickle=False)
-    else:
-        found = np.asarray(pickles.read(path))
-    if found.ndim != 1 or found.dtype.kind not in "iu":
-        raise InputError(f"{path}: {found.dtype} of shape {found.shape}, expected row numbers from 0; give such a list")
-    if len(found) and not 0 <= found.min() <= found.max() < count:
+    found = npy.read(path, "row numbers") if Path(path).suffix == ".npy" else pickles.read(path)
+    if isinstance(found, list) and all(isinstance(row, int) for row in found):
+        found = np.array(found)
+    if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu" or not len(found):
+        raise InputError(f"{path}: {_shown(found)} found, expected row numbers from 0; give a list of at least one")
+    if not 0 <= found.min() <= found.max() < count:
         raise InputError(f"{path}: rows {found.min()} to {found.max()}, expected 0 to {count - 1}; give its own file")
     return found
 
 
 def _expect(path: Path | str, found: object, shape: tuple[int, ...]) -> np.ndarray:
     if not isinstance(found, np.ndarray) or found.shape != shape:
-        shown = found.shape if isinstance(found, np.ndarray) else type(found).__name__
-        raise InputError(f"{path}: {shown} found, expected {shape} for {shape[0]} images; give this table's file")
+        raise InputError(
+            f"{path}: {_shown(found)} found, expected {shape} for {shape[0]} images; give this table's file"
+        )
     if not np.isfinite(found).all():
         raise InputError(f"{path}: holds a number that is not finite; make the file again")
     return found.astype(np.float64)
+
+
+def _shown(found: object) -> str:
+    return f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__

@@ -93,7 +93,9 @@ class Observed:
 
     def to(self, device: str) -> "Observed":
         """The same batch on another device."""
-        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in _PER_IMAGE if name != "index_b"})
+        return dataclasses.replace(
+            self, **{name: getattr(self, name).to(device) for name in _PER_IMAGE if name != "index_b"}
+        )
 
 
 _PER_IMAGE = [f.name for f in dataclasses.fields(Observed) if f.name != "lattice"]
@@ -115,15 +117,17 @@ class Dataset:
     """Where batches go."""
 
     @classmethod
-    def open(cls, source: Source, radius: float | None = None, device: str = "cpu", memory_share: float = 0.4) -> "Dataset":
-        """Read and check every image once, estimate the noise, keep the samples if they fit `memory_share` of free memory.
+    def open(
+        cls, source: Source, radius: float | None = None, device: str = "cpu", memory_share: float = 0.4
+    ) -> "Dataset":
+        """Read and check every image once, estimate the noise, keep the samples if they fit a share of free memory.
 
         The first σ² is the mean power of the prepared images, high by a factor 1 + SNR.
         """
         particles = source.open()
+        if radius is not None and not radius >= 1:
+            raise InputError(f"--radius {radius:g}: holds no Fourier sample; expected 1 to {particles.box // 2 - 1}")
         lattice = Lattice.disc(particles.box, radius)
-        if not len(lattice):
-            raise InputError(f"--radius {radius}: holds no Fourier sample; expected 1 to {particles.box // 2 - 1}")
         images = Images(particles, source.contrast)
         fits = 8 * len(particles) * len(lattice) < memory_share * psutil.virtual_memory().available
         packed_nk = torch.empty(len(particles), len(lattice), dtype=torch.complex64) if fits else None
@@ -167,7 +171,11 @@ class Dataset:
             return np.flatnonzero(half_n == 1), np.flatnonzero(half_n == 2)
         rng = np.random.default_rng(seed)
         micrograph_n = self.particles.micrograph_n
-        unit_n = np.arange(len(self)) if micrograph_n is None else np.unique(micrograph_n.astype(str), return_inverse=True)[1]
+        unit_n = (
+            np.arange(len(self))
+            if micrograph_n is None
+            else np.unique(micrograph_n.astype(str), return_inverse=True)[1]
+        )
         if len(np.unique(unit_n)) < 20:
             unit_n = np.arange(len(self))
         order = rng.permutation(int(unit_n.max()) + 1)

@@ -21,6 +21,7 @@ from morphem.data.particles import Particles
 from morphem.data.simulation import Simulation, Truth, draw, tabulated_poses
 from morphem.errors import InputError, RunError
 from morphem.io import mrc
+from morphem.io.files import refuse_file
 from morphem.physics import masks
 from morphem.physics.ctf import ctf
 
@@ -223,7 +224,8 @@ def _whole(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 def _refuse_occupied(folder: Path, overwrite: bool) -> None:
     """Only a simulation is ever replaced, and only when told so."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    refuse_file(folder)
+    if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder}: exists already and is no simulation; choose another folder")

@@ -31,7 +31,10 @@ class Checkpoints:
             old.unlink()
 
     def latest(self) -> tuple[int, dict[str, torch.Tensor]] | None:
-        """The last epoch and its state, or nothing. Errors: InputError where the settings have changed, listing them."""
+        """The last epoch and its state, or nothing.
+
+        Errors: InputError where the settings have changed, listing them.
+        """
         from safetensors import safe_open
 
         paths = [p for p in sorted(self.folder.glob("epoch-*.safetensors")) if re.fullmatch(r"epoch-\d+", p.stem)]
@@ -46,12 +49,14 @@ class Checkpoints:
 
 def _refuse_changes(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
     """More epochs may be asked for; nothing else may change."""
-    now = json.loads(json.dumps(now))
-    flat_then, flat_now = _flat(then), _flat(now)
-    changed = sorted(k for k in flat_then | flat_now if flat_then.get(k) != flat_now.get(k) and k not in ("settings.epochs", "version"))
+    old, new = _flat(then), _flat(json.loads(json.dumps(now)))
+    free = {"settings.epochs", "version"}
+    changed = sorted(key for key in (old | new).keys() - free if old.get(key) != new.get(key))
     if changed:
-        differences = "; ".join(f"{key} was {flat_then.get(key)!r}, is {flat_now.get(key)!r}" for key in changed)
-        raise InputError(f"{path}: belongs to a run with other settings ({differences}); give the same ones, or --overwrite to start anew")
+        found = "; ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed)
+        raise InputError(
+            f"{path}: belongs to a run with other settings ({found}); give the same, or --overwrite to start anew"
+        )
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from morphem.models.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Hypotheses:
-    """What an E-step believes of each image: weighted guesses of class, pose and shift, and a Gaussian over φ = s·[1, z].
+    """What an E-step believes of each image: weighted guesses of class, pose, shift, and a Gaussian over φ = s·[1, z].
 
     The covariance of φ is central: φφᵀ's mean is `phi_cov + φφᵀ`, and no small variance is lost to a difference.
     """

@@ -21,7 +21,16 @@ class Encoder(EStep):
     β rises linearly from 0 over the first `warmup` images of training.
     """
 
-    def __init__(self, lattice: Lattice, latent_dim: int, radius: float, width: int, layers: int, beta: float = 1.0, warmup: int = 0):
+    def __init__(
+        self,
+        lattice: Lattice,
+        latent_dim: int,
+        radius: float,
+        width: int,
+        layers: int,
+        beta: float = 1.0,
+        warmup: int = 0,
+    ):
         super().__init__()
         self.samples, self.latent_dim, self.beta, self.warmup = lattice.prefix(radius), latent_dim, beta, warmup
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))

@@ -57,7 +57,10 @@ class NormalEquations(MStep):
             back_bk = observed.lattice.shift_phase(-hypotheses.shift_bh2[:, h])
             data_bk = torch.view_as_real(a_bk * observed.sample_bk * back_bk)
             weight_b = weight_bh[:, h]
-            channels = [weight_b[:, None, None] * hypotheses.phi_bhj[:, h, j, None, None] * data_bk for j in range(self.features)]
+            channels = [
+                weight_b[:, None, None] * hypotheses.phi_bhj[:, h, j, None, None] * data_bk
+                for j in range(self.features)
+            ]
             phiphi_bjj = weight_b[:, None, None] * hypotheses.phiphi_bhjj[:, h]
             channels += [(phiphi_bjj[:, j, i, None] * a_bk**2)[..., None] for j, i in self.pairs]
             matrix_b33 = self.padding * ratio_b1[..., None] * hypotheses.rotation_bh33[:, h]
@@ -136,7 +139,13 @@ class Gradient(MStep):
     """
 
     def __init__(
-        self, volume: Volume, estep: EStep, model: ImageModel, learning_rate: float, group_n: np.ndarray, tile: int = 8192
+        self,
+        volume: Volume,
+        estep: EStep,
+        model: ImageModel,
+        learning_rate: float,
+        group_n: np.ndarray,
+        tile: int = 8192,
     ):
         self.volume, self.model, self.tile, self.group_n = volume, model, tile, group_n
         self.optimizer = torch.optim.Adam([*volume.parameters(), *estep.parameters()], lr=learning_rate)
@@ -198,7 +207,9 @@ class Gradient(MStep):
         self.bad_in_a_row += 1
         if self.bad_in_a_row >= 10:
             rows = ", ".join(str(row + 1) for row in observed.index_b[:5])
-            raise RunError(f"the loss was not a number for ten batches in a row, last on rows {rows} …; lower --learning-rate")
+            raise RunError(
+                f"the loss was not a number for ten batches in a row, last on rows {rows} …; lower --learning-rate"
+            )
 
     def merge(self, other: "Gradient") -> None:
         self.images += other.images

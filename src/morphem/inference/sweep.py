@@ -15,7 +15,14 @@ from morphem.run import progress
 
 
 def sweep(
-    dataset: Dataset, order: np.ndarray, size: int, estep: EStep, mstep: MStep, volume: Volume | None, model: ImageModel, text: str
+    dataset: Dataset,
+    order: np.ndarray,
+    size: int,
+    estep: EStep,
+    mstep: MStep,
+    volume: Volume | None,
+    model: ImageModel,
+    text: str,
 ) -> None:
     """One pass over the images in `order`, in batches of `size`."""
     with progress(len(order), text) as bar:
@@ -25,7 +32,9 @@ def sweep(
     mstep.finish()
 
 
-def infer(dataset: Dataset, estep: EStep, volume: Volume, model: ImageModel, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def infer(
+    dataset: Dataset, estep: EStep, volume: Volume, model: ImageModel, size: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
     """Every image's latent mean (n, q) and covariance (n, q, q), in row order."""
     means, covariances = [], []
     estep.eval()

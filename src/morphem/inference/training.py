@@ -63,11 +63,13 @@ def resolve_precision(run: Run, settings: NetworkSettings) -> torch.dtype:
     return getattr(torch, choice)
 
 
-def train(dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSettings, run: Run, config: dict[str, Any]) -> Dataset:
+def train(
+    dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSettings, run: Run, config: dict[str, Any]
+) -> Dataset:
     """Fit `volume` and `estep` in place; the dataset comes back with the noise spectrum of the last epoch.
 
-    The order of images and the draws of z are functions of (seed, epoch), so an epoch can be repeated exactly. The mean of |X̃ − X̂|² bounds the noise
-    from above whatever the model, so each epoch's replaces σ² where it is lower.
+    The order of images and the draws of z are functions of (seed, epoch), so an epoch can be repeated exactly. The
+    mean of |X̃ − X̂|² bounds the noise from above whatever the model, so each epoch's replaces σ² where it is lower.
     """
     mstep = Gradient(volume, estep, ImageModel(), settings.step, dataset.particles.optics_n)
     checkpoints = Checkpoints(run.folder / "checkpoints", config)
@@ -87,13 +89,20 @@ def _epoch(epoch: int, dataset: Dataset, estep: EStep, mstep: Gradient, settings
     start, rng = time.monotonic(), np.random.default_rng([run.seed, epoch])
     order = rng.permutation(len(dataset))
     mstep.draw_nq = torch.from_numpy(rng.standard_normal((len(dataset), mstep.volume.latent_dim), np.float32))
-    sweep(dataset, order, settings.batch_size, estep, mstep, mstep.volume, mstep.model, f"Epoch {epoch} of {settings.epochs}")
+    name = f"Epoch {epoch} of {settings.epochs}"
+    sweep(dataset, order, settings.batch_size, estep, mstep, mstep.volume, mstep.model, name)
     last, seconds = mstep.last, time.monotonic() - start
     assert last is not None
     run.record(
-        epoch=epoch, loss=round(last.loss, 6), penalty=round(last.penalty, 6), images_per_s=round(len(dataset) / seconds, 1), seconds=round(seconds, 2)
+        epoch=epoch,
+        loss=round(last.loss, 6),
+        penalty=round(last.penalty, 6),
+        images_per_s=round(len(dataset) / seconds, 1),
+        seconds=round(seconds, 2),
     )
-    run.log(f"Epoch {epoch} of {settings.epochs}: loss {last.loss:.4f}, KL penalty {last.penalty:.3f}, {len(dataset) / seconds:,.0f} images/s")
+    run.log(
+        f"{name}: loss {last.loss:.4f}, penalty {last.penalty:.3f}, {len(dataset) / seconds:,.0f} images/s"
+    )
     return dataset.with_noise(torch.minimum(dataset.noise_gs, dataset.noise_gs * last.power_gs))
 
 
@@ -105,7 +114,9 @@ def _state(dataset: Dataset, estep: EStep, volume: Volume, mstep: Gradient) -> d
     return state | {"noise_gs": dataset.noise_gs}
 
 
-def _restore(state: dict[str, torch.Tensor], dataset: Dataset, estep: EStep, volume: Volume, mstep: Gradient) -> Dataset:
+def _restore(
+    state: dict[str, torch.Tensor], dataset: Dataset, estep: EStep, volume: Volume, mstep: Gradient
+) -> Dataset:
     parts: dict[str, dict[str, torch.Tensor]] = {"volume": {}, "estep": {}, "adam": {}, "noise_gs": {}}
     for name, value in state.items():
         part, _, rest = name.partition(".")

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from morphem.errors import InputError
+from morphem.io import npy
 from morphem.io.files import replacing
-from morphem.io.reading import reading
 
 
 def read(path: Path | str, passthrough: Path | str | None = None) -> np.ndarray:
@@ -42,12 +42,8 @@ def _names(table: np.ndarray) -> tuple[str, ...]:
 
 
 def _load(path: Path | str) -> np.ndarray:
-    try:
-        with reading(path, "a .cs file"):
-            table = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a .cs table, or one with Python objects in it; give cryoSPARC's file") from error
-    if not isinstance(table, np.ndarray) or "uid" not in _names(table):
+    table = npy.read(path, "a .cs file")
+    if "uid" not in _names(table):
         raise InputError(f'{path}: no field "uid", expected a cryoSPARC table; give its .cs file')
     return table
 

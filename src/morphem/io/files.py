@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from morphem.errors import RunError
+from morphem.errors import InputError, RunError
 
 
 @contextlib.contextmanager
@@ -21,6 +21,15 @@ def replacing(path: Path | str) -> Iterator[Path]:
         yield aside
         os.replace(aside, path)
     except OSError as error:
-        raise RunError(f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder") from error
+        raise RunError(
+            f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder"
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def refuse_file(folder: Path) -> None:
+    """Errors: InputError where a folder is to be written but it, or one above it, is a file."""
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file:
+        raise InputError(f"{file}: is a file; give a folder")

@@ -21,6 +21,7 @@ from morphem.io.reading import reading
 
 BLOCK = re.compile(r"^[ \t]*data_(\S*)[ \t]*(?:#.*)?$", re.MULTILINE)
 TOKEN = re.compile(r"""(?:"[^\n]*?"|'[^\n]*?')(?=\s|$)|\S+""", re.ASCII)
+QUOTED = re.compile(r"""(["']).*\1""")
 BLANKS = " \t\r"
 
 
@@ -59,7 +60,7 @@ def tokens(values: Iterable) -> list[str]:
 
 def texts(column: Any) -> list[str]:
     """What the cells of a table's column say: without the quotes around them."""
-    return [cell[1:-1] if cell[:1] in ("'", '"') and cell[-1] == cell[0] else cell for cell in column.tolist()]
+    return [cell[1:-1] if QUOTED.fullmatch(cell) else cell for cell in column.tolist()]
 
 
 def _text(path: Path | str) -> str:

@@ -28,7 +28,8 @@ REFERENCES = {
     "scheres2012": """@article{scheres2012,
   author = {Scheres, Sjors H. W.},
   title = {A {B}ayesian view on cryo-{EM} structure determination},
-  journal = {Journal of Molecular Biology}, volume = {415}, pages = {406--418}, year = {2012}, doi = {10.1016/j.jmb.2011.11.010}
+  journal = {Journal of Molecular Biology}, volume = {415}, pages = {406--418}, year = {2012},
+  doi = {10.1016/j.jmb.2011.11.010}
 }""",
 }
 
@@ -52,7 +53,7 @@ class Consensus:
     """The map of all images, its half-maps, mask and FSC; maps (z, y, x) in image units."""
 
     map_zyx: np.ndarray
-    half_zyx: tuple[np.ndarray, np.ndarray]
+    half_zyx: tuple[np.ndarray, ...]
     mask_zyx: np.ndarray
     fsc: HalfMapFsc
 

@@ -45,7 +45,9 @@ class Config(NetworkSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.latent_dim < 1:
-            raise InputError(f"--latent-dim {self.latent_dim}: expected at least 1 (one map without z is `fit backproject`)")
+            raise InputError(
+                f"--latent-dim {self.latent_dim}: expected at least 1 (one map without z is `fit backproject`)"
+            )
         if self.beta is not None and self.beta < 0:
             raise InputError(f"--beta {self.beta}: expected 0 or more")
 
@@ -58,13 +60,16 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     dataset = dataset.with_noise(backproject.residual_noise(dataset, one))
 
     torch.manual_seed(run.seed)
-    volume = FieldVolume(dataset.box, dataset.lattice.radius, config.latent_dim, config.width, config.layers, config.encoding)
+    volume = FieldVolume(
+        dataset.box, dataset.lattice.radius, config.latent_dim, config.width, config.layers, config.encoding
+    )
     volume.gain_s = one.shell_amplitude()
     beta = 1 / (2 * config.latent_dim) if config.beta is None else config.beta
     shape = (config.latent_dim, config.encoder_radius, config.width, config.layers)
     encoder = Encoder(dataset.lattice, *shape, beta, warmup=len(dataset))
     volume.dtype = encoder.dtype = resolve_precision(run, config)
-    volume.to(dataset.device), encoder.to(dataset.device)
+    volume.to(dataset.device)
+    encoder.to(dataset.device)
 
     dataset = train(dataset, encoder, volume, config, run, describe(run, dataset, "vae", config))
     z_nq, covariance_nqq = infer(dataset, encoder, volume, ImageModel())

@@ -29,6 +29,8 @@ def open_volume(path: Path) -> Volume:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         volume = VOLUMES[metadata["volume"]](**json.loads(metadata["settings"]))
     except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: holds no volume of this program ({error}); give a file that `morphem fit` wrote") from error
+        raise InputError(
+            f"{path}: holds no volume of this program ({error}); give a file that `morphem fit` wrote"
+        ) from error
     volume.load_state_dict(state)
     return volume.eval()

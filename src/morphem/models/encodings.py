@@ -57,10 +57,12 @@ def linear(box: int) -> torch.Tensor:
 class PerAxis(nn.Module):
     """sin and cos of f_i k_c/D for the three axes: 6E features."""
 
+    turn_e: torch.Tensor
+
     def __init__(self, box: int, frequencies: torch.Tensor):
         super().__init__()
         self.register_buffer("turn_e", (frequencies / box).float())
-        self.features = 6 * len(frequencies)
+        self.count = 6 * len(frequencies)
 
     def forward(self, point_n3: torch.Tensor) -> torch.Tensor:
         """Features of points in Fourier index units; the phases reach πD/2 and are taken in float32."""
@@ -71,11 +73,13 @@ class PerAxis(nn.Module):
 class Gaussian(nn.Module):
     """sin and cos of (D/2) ω·k/D for 3E fixed random vectors ω ~ N(0, σ²I): 6E features."""
 
+    turn_e3: torch.Tensor
+
     def __init__(self, box: int, sigma: float = 0.5):
         super().__init__()
         draw = torch.randn(3 * (box // 2), 3, generator=torch.Generator().manual_seed(0))
         self.register_buffer("turn_e3", 0.5 * sigma * draw)
-        self.features = 2 * len(draw)
+        self.count = 2 * len(draw)
 
     def forward(self, point_n3: torch.Tensor) -> torch.Tensor:
         phase_ne = point_n3 @ self.turn_e3.T
@@ -87,7 +91,7 @@ class Raw(nn.Module):
 
     def __init__(self, box: int):
         super().__init__()
-        self.box, self.features = box, 3
+        self.box, self.count = box, 3
 
     def forward(self, point_n3: torch.Tensor) -> torch.Tensor:
         return point_n3 / self.box
@@ -96,8 +100,8 @@ class Raw(nn.Module):
 ENCODINGS = (*FREQUENCIES, "gaussian", "none")
 
 
-def encoding(name: str, box: int) -> nn.Module:
-    """The encoding of that name for a box of `box` pixels; its number of features is `.features`."""
+def encoding(name: str, box: int) -> PerAxis | Gaussian | Raw:
+    """The encoding of that name for a box of `box` pixels; it gives `.count` features."""
     if name == "gaussian":
         return Gaussian(box)
     if name == "none":

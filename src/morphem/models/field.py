@@ -11,17 +11,21 @@ from torch.nn.functional import linear
 
 from morphem.models.encodings import encoding as make_encoding
 from morphem.models.nets import ResidualTrunk
-from morphem.models.volume import Volume
+from morphem.models.volume import LinearVolume, Volume
 from morphem.physics import cube as cubes
 from morphem.physics.lattice import Lattice
 
 
 class FieldVolume(Volume):
-    """V(k, z) = gain(|k|) · net(features(k/D), z), with V(−k) = conj V(k) by construction.
+    """V(k, z) = V₀(k) + gain(|k|) · net(features(k/D), z), with V(−k) = conj V(k) by construction.
+
+    V₀ is a fixed map (the consensus), so that the network learns what differs from it; without one V₀ = 0.
 
     The first layer is split: W_k · features + W_z · z, the second computed once an image. After it come `layers`
     residual layers of `width` and a linear layer to (Re, Im). Source: Zhong et al., Nat. Methods 18, 176 (2021).
     """
+
+    gain_s: torch.Tensor
 
     def __init__(
         self,
@@ -31,23 +35,32 @@ class FieldVolume(Volume):
         width: int = 256,
         layers: int = 3,
         encoding: str = "geometric",
+        on_map: bool = False,
     ):
         super().__init__()
         self.box, self.radius, self.latent_dim = box, radius, latent_dim
-        self.width, self.layers, self.encoding = width, layers, encoding
+        self.width, self.layers, self.encoding, self.on_map = width, layers, encoding, on_map
+        self.base = LinearVolume(box, radius) if on_map else None
         self.features = make_encoding(encoding, box)
-        self.from_k = nn.Linear(self.features.features, width)
+        self.from_k = nn.Linear(self.features.count, width)
         self.from_z = nn.Linear(latent_dim, width, bias=False) if latent_dim else None
         self.trunk = ResidualTrunk(width, layers, 2)
         self.register_buffer("gain_s", torch.ones(box // 2 + 1))
         self.dtype = torch.float32
 
+    def start_from(self, map_zyx: torch.Tensor, gain_s: torch.Tensor) -> None:
+        """Take V₀ and the gain; the network then starts at exactly 0, so V starts at V₀."""
+        assert self.base is not None
+        self.base.map_czyx, self.gain_s = map_zyx[None].float(), gain_s
+        nn.init.zeros_(self.trunk.head.weight)
+        nn.init.zeros_(self.trunk.head.bias)
+
     def settings(self) -> dict[str, Any]:
-        names = ("box", "radius", "latent_dim", "width", "layers", "encoding")
+        names = ("box", "radius", "latent_dim", "width", "layers", "encoding", "on_map")
         return {name: getattr(self, name) for name in names}
 
     def forward(self, point_bk3: torch.Tensor, z_bq: torch.Tensor) -> torch.Tensor:
-        """V at points in Fourier index units, complex64 (b, k)."""
+        """The network's part of V at points in Fourier index units, complex64 (b, k)."""
         flipped_bk = _in_lower_half(point_bk3)
         upper_bk3 = torch.where(flipped_bk[..., None], -point_bk3, point_bk3)
         with torch.no_grad():
@@ -60,10 +73,12 @@ class FieldVolume(Volume):
 
     def slices(self, matrix_bh33: torch.Tensor, lattice: Lattice, z_bhq: torch.Tensor) -> torch.Tensor:
         point_mk3 = lattice.coords_k2.to(matrix_bh33) @ matrix_bh33.flatten(0, 1)[:, :2]
-        return self(point_mk3, z_bhq.flatten(0, 1)).unflatten(0, matrix_bh33.shape[:2])
+        value_bhk = self(point_mk3, z_bhq.flatten(0, 1)).unflatten(0, matrix_bh33.shape[:2])
+        return value_bhk if self.base is None else value_bhk + self.base.slices(matrix_bh33, lattice, z_bhq[..., :0])
 
     def maps(self, z_nq: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self._map(z_q) for z_q in z_nq])
+        map_nzyx = torch.stack([self._map(z_q) for z_q in z_nq])
+        return map_nzyx if self.base is None else map_nzyx + self.base.maps(z_nq[:, :0])
 
     def _map(self, z_q: torch.Tensor) -> torch.Tensor:
         """The half ball, 16,384 points at a time, in float32; the DC makes the border's median 0."""

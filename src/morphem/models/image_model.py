@@ -18,7 +18,12 @@ class ImageModel:
     """Slice, shift, CTF and whitening, as the observed batch says."""
 
     def predict(
-        self, volume: Volume, observed: Observed, rotation_bh33: torch.Tensor, shift_bh2: torch.Tensor, z_bhq: torch.Tensor
+        self,
+        volume: Volume,
+        observed: Observed,
+        rotation_bh33: torch.Tensor,
+        shift_bh2: torch.Tensor,
+        z_bhq: torch.Tensor,
     ) -> torch.Tensor:
         """The whitened noise-free images under each hypothesis, complex64 (b, h, k)."""
         ratio_b1 = observed.ratio_b[:, None]
@@ -27,13 +32,23 @@ class ImageModel:
         return slice_bhk * phase_bhk * (ratio_b1**2 * observed.ctf_bk)[:, None]
 
     def residual(
-        self, volume: Volume, observed: Observed, rotation_bh33: torch.Tensor, shift_bh2: torch.Tensor, z_bhq: torch.Tensor
+        self,
+        volume: Volume,
+        observed: Observed,
+        rotation_bh33: torch.Tensor,
+        shift_bh2: torch.Tensor,
+        z_bhq: torch.Tensor,
     ) -> torch.Tensor:
         """X̃ − X̂, (b, h, k)."""
         return observed.sample_bk[:, None] - self.predict(volume, observed, rotation_bh33, shift_bh2, z_bhq)
 
     def log_likelihood(
-        self, volume: Volume, observed: Observed, rotation_bh33: torch.Tensor, shift_bh2: torch.Tensor, z_bhq: torch.Tensor
+        self,
+        volume: Volume,
+        observed: Observed,
+        rotation_bh33: torch.Tensor,
+        shift_bh2: torch.Tensor,
+        z_bhq: torch.Tensor,
     ) -> torch.Tensor:
         """−Σ_k |X̃ − X̂|², (b, h); the weight 2 of a half plane cancels the Gaussian's ½."""
         residual_bhk = self.residual(volume, observed, rotation_bh33, shift_bh2, z_bhq)

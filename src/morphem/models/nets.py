@@ -3,6 +3,8 @@
 Axes: m samples (rows), h width.
 """
 
+import time
+
 import torch
 from torch import nn
 from torch.nn.functional import linear
@@ -14,6 +16,8 @@ class ResidualTrunk(nn.Module):
     x + W x is one product with W + 1. Weights are kept in float32; the products use the dtype of x.
     """
 
+    one_hh: torch.Tensor
+
     def __init__(self, width: int, layers: int, outputs: int):
         super().__init__()
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
@@ -22,26 +26,23 @@ class ResidualTrunk(nn.Module):
 
     def forward(self, x_mh: torch.Tensor) -> torch.Tensor:
         for layer in self.hidden:
+            assert isinstance(layer, nn.Linear)
             x_mh = linear(x_mh, (layer.weight + self.one_hh).to(x_mh.dtype), layer.bias.to(x_mh.dtype)).relu_()
         return linear(x_mh, self.head.weight.to(x_mh.dtype), self.head.bias.to(x_mh.dtype)).float()
 
 
 def bfloat16_pays(rows: int, width: int, device: str, seconds: float = 0.2) -> bool:
     """Whether bfloat16 products of this size run at least twice as fast as float32 ones here; takes `seconds`."""
-    rates = []
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(rows, width, dtype=dtype, device=device), torch.ones(width, width, dtype=dtype, device=device)
-        rates.append(_rate(lambda a=a, b=b: (a @ b)[0, 0].item(), seconds / 2))
-    return rates[1] > 2 * rates[0]
+    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    stop = time.perf_counter() + seconds
+    while time.perf_counter() < stop:
+        for dtype in best:
+            best[dtype] = min(best[dtype], _product_seconds(rows, width, dtype, device))
+    return best[torch.float32] > 2 * best[torch.bfloat16]
 
 
-def _rate(work, seconds: float) -> float:
-    """Calls per second, after one call to warm up."""
-    import time
-
-    work()
-    start, calls = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        work()
-        calls += 1
-    return calls / (time.perf_counter() - start)
+def _product_seconds(rows: int, width: int, dtype: torch.dtype, device: str) -> float:
+    a, b = torch.ones(rows, width, dtype=dtype, device=device), torch.ones(width, width, dtype=dtype, device=device)
+    start = time.perf_counter()
+    (a @ b)[0, 0].item()
+    return time.perf_counter() - start

@@ -37,6 +37,8 @@ class Volume(nn.Module, abc.ABC):
 class LinearVolume(Volume):
     """V = Σ_j φ_j V_j with φ = [1, z]: a mean and q maps, read from a padded cube by trilinear interpolation."""
 
+    map_czyx: torch.Tensor
+
     def __init__(self, box: int, radius: float, latent_dim: int = 0, padding: int = 2):
         super().__init__()
         self.box, self.radius, self.latent_dim, self.padding = box, radius, latent_dim, padding

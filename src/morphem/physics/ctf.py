@@ -44,9 +44,9 @@ def ctf(parameters: CtfParameters, pixel_A_n: np.ndarray, k_k2: np.ndarray, box:
     Δ = ½[U + V + (U−V) cos 2(α−α₀)] with α = atan2(ky, kx). CTF(0) = −w·scale.
     """
     p = {f.name: torch.as_tensor(getattr(parameters, f.name), dtype=torch.float64)[:, None] for f in fields(parameters)}
-    k_k2 = torch.as_tensor(k_k2, dtype=torch.float64)
-    angle_k = torch.atan2(k_k2[:, 1], k_k2[:, 0])
-    s2_nk = (k_k2**2).sum(1) / (box * torch.as_tensor(pixel_A_n, dtype=torch.float64)[:, None]) ** 2
+    kx_k, ky_k = torch.as_tensor(k_k2, dtype=torch.float64).unbind(1)
+    angle_k = torch.atan2(ky_k, kx_k)
+    s2_nk = (kx_k**2 + ky_k**2) / (box * torch.as_tensor(pixel_A_n, dtype=torch.float64)[:, None]) ** 2
     u, v, w = p["defocus_u_A_n"], p["defocus_v_A_n"], p["amplitude_contrast_n"]
     wavelength = wavelength_A(p["voltage_kV_n"])
     defocus_nk = 0.5 * (u + v + (u - v) * torch.cos(2 * (angle_k - p["astigmatism_rad_n"])))

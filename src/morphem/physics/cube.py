@@ -15,7 +15,7 @@ def odd_channels(maps: int) -> torch.Tensor:
 
 
 def cube_of_maps(map_czyx: torch.Tensor, radius: float, padding: int = 2) -> torch.Tensor:
-    """The half cube (z, y, x, 2c) float32 of real maps (c, d, d, d), zero beyond |k| > radius."""
+    """The half cube (z, y, x, 2c) float32 of real maps (c, d, d, d), whole for every point with |k| ≤ radius."""
     box = map_czyx.shape[-1]
     side = padding * box
     margin = (side - box) // 2
@@ -26,8 +26,7 @@ def cube_of_maps(map_czyx: torch.Tensor, radius: float, padding: int = 2) -> tor
     picked_zyxc = (spectrum_czyx[:, index_z[:, None], index_z][..., index_x] * sign_zyx).permute(1, 2, 3, 0)
     h = cube_zyxc.shape[2] - 1
     low, high = h - (len(index_z) // 2), h + len(index_z) // 2 + 1
-    inside_zyx = _k2(index_z, index_x, side) <= (padding * radius) ** 2 + 1e-6
-    cube_zyxc[low:high, low:high, : len(index_x)] = torch.view_as_real(picked_zyxc * inside_zyx[..., None]).flatten(-2)
+    cube_zyxc[low:high, low:high, : len(index_x)] = torch.view_as_real(picked_zyxc).flatten(-2)
     return cube_zyxc
 
 
@@ -36,9 +35,13 @@ def maps_of_cube(cube_zyxc: torch.Tensor, box: int, padding: int = 2) -> torch.T
     side, h = padding * box, cube_zyxc.shape[2] - 1
     index_z, index_x, sign_zyx = _overlap(h, side, cube_zyxc.device)
     low, high = h - (len(index_z) // 2), h + len(index_z) // 2 + 1
-    value_zyxc = torch.view_as_complex(cube_zyxc.unflatten(-1, (-1, 2)).contiguous())[low:high, low:high, : len(index_x)]
+    value_zyxc = torch.view_as_complex(cube_zyxc.unflatten(-1, (-1, 2)).contiguous())[
+        low:high, low:high, : len(index_x)
+    ]
     spectrum_czyx = value_zyxc.new_zeros(value_zyxc.shape[-1], side, side, side // 2 + 1)
-    spectrum_czyx[:, index_z[:, None, None], index_z[:, None], index_x] = (value_zyxc * sign_zyx[..., None]).permute(3, 0, 1, 2)
+    spectrum_czyx[:, index_z[:, None, None], index_z[:, None], index_x] = (value_zyxc * sign_zyx[..., None]).permute(
+        3, 0, 1, 2
+    )
     map_czyx = torch.fft.irfftn(spectrum_czyx, s=(side, side, side))
     margin = (side - box) // 2
     return map_czyx[..., margin : margin + box, margin : margin + box, margin : margin + box]
@@ -50,11 +53,6 @@ def _overlap(h: int, side: int, device) -> tuple[torch.Tensor, torch.Tensor, tor
     k_z, k_x = torch.arange(-reach, reach + 1, device=device), torch.arange(reach + 1, device=device)
     parity = (k_z[:, None, None] + k_z[:, None] + k_x) % 2
     return k_z % side, k_x, 1.0 - 2.0 * parity
-
-
-def _k2(index_z: torch.Tensor, index_x: torch.Tensor, side: int) -> torch.Tensor:
-    k_z = torch.where(index_z > side // 2, index_z - side, index_z)
-    return (k_z**2)[:, None, None] + (k_z**2)[:, None] + index_x**2
 
 
 def half_ball(radius: float) -> torch.Tensor:

@@ -15,18 +15,25 @@ def around(map_zyx: np.ndarray, blur: float = 3.0, threshold: float = 0.02, edge
     """A soft mask around a map: above `threshold` of the maximum after a Gaussian blur, soft edge, in voxels."""
     blurred = ndimage.gaussian_filter(map_zyx.astype(np.float32), blur)
     inside = blurred > threshold * blurred.max()
-    return _soft(ndimage.distance_transform_edt(~inside), edge)
+    return _soft(_distance(inside), edge)
 
 
-def automatic(map_zyx: np.ndarray, lowpass: float = 2.0, share: float = 0.1, grow: float = 3.0, edge: float = 5.0) -> np.ndarray:
+def automatic(
+    map_zyx: np.ndarray, lowpass: float = 2.0, share: float = 0.1, grow: float = 3.0, edge: float = 5.0
+) -> np.ndarray:
     """A solvent mask for a noisy map: the largest connected part above `share` of the maximum of the blurred map."""
     blurred = ndimage.gaussian_filter(map_zyx.astype(np.float32), lowpass)
-    labels, count = ndimage.label(blurred > share * blurred.max())
-    if count == 0:
+    labels = np.asarray(ndimage.label(blurred > share * blurred.max())[0])  # type: ignore[index]
+    if not labels.any():
         return np.ones_like(blurred)
     sizes = np.bincount(labels.ravel())[1:]
     inside = labels == 1 + sizes.argmax()
-    return _soft(ndimage.distance_transform_edt(~inside) - grow, edge)
+    return _soft(_distance(inside) - grow, edge)
+
+
+def _distance(inside: np.ndarray) -> np.ndarray:
+    """Voxels from each voxel to the nearest one inside."""
+    return np.asarray(ndimage.distance_transform_edt(~inside))
 
 
 def _soft(outside: np.ndarray, edge: float) -> np.ndarray:

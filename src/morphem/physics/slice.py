@@ -20,7 +20,9 @@ def cube_shape(radius: float, channels: int) -> tuple[int, int, int, int]:
     return 2 * h + 1, 2 * h + 1, h + 1, channels
 
 
-def sample(cube_zyxc: torch.Tensor, matrix_b33: torch.Tensor, coords_k2: torch.Tensor, odd_c: torch.Tensor) -> torch.Tensor:
+def sample(
+    cube_zyxc: torch.Tensor, matrix_b33: torch.Tensor, coords_k2: torch.Tensor, odd_c: torch.Tensor
+) -> torch.Tensor:
     """Trilinear reading: Σ over the eight corners n of p = k @ M of Π(1 − |p − n|) · cube[n]; float32 (b, k, c)."""
     if not _numba_serves(cube_zyxc):
         return _sample_torch(cube_zyxc, matrix_b33, coords_k2, odd_c)
@@ -30,7 +32,11 @@ def sample(cube_zyxc: torch.Tensor, matrix_b33: torch.Tensor, coords_k2: torch.T
 
 
 def insert(
-    value_bkc: torch.Tensor, matrix_b33: torch.Tensor, coords_k2: torch.Tensor, odd_c: torch.Tensor, cube_zyxc: torch.Tensor
+    value_bkc: torch.Tensor,
+    matrix_b33: torch.Tensor,
+    coords_k2: torch.Tensor,
+    odd_c: torch.Tensor,
+    cube_zyxc: torch.Tensor,
 ) -> None:
     """Add the adjoint of `sample` into `cube_zyxc`: ⟨sample(cube), value⟩ = ⟨cube, insert(value)⟩.
 
