@@ -143,7 +143,7 @@ def save(
 def describe(run: Run, dataset: Dataset, method: str, settings: Any) -> dict[str, Any]:
     """config.yaml: all that is needed to run again, and to reopen the images."""
     source = to_plain(dataset.source)
-    for name in ("particles", "datadir", "poses", "ctf", "ind"):
+    for name in ("particles", "datadir", "poses", "ctf", "passthrough", "ind"):
         source[name] = source[name] and str(Path(source[name]).absolute())
     return {
         "method": method,
@@ -172,7 +172,7 @@ def _latent_table(z_nq: np.ndarray, uncertainty_nqq: np.ndarray, halves: tuple[n
 
 
 def _columns(table, prefix: str, q: int) -> np.ndarray:
-    return table[[f"{prefix}_{i}" for i in range(q)]].to_numpy(np.float32).reshape(len(table), q)
+    return table[[f"{prefix}_{i}" for i in range(q)]].to_numpy(np.float32, copy=True).reshape(len(table), q)
 
 
 def _matrices(table, q: int) -> np.ndarray:

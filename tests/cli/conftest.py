@@ -10,7 +10,7 @@ import pytest
 
 from morphem.cli import main
 
-SMALL = ("--width", 16, "--layers", 1, "--latent-dim", 2, "--precision", "float32")
+SMALL = ("--width", 16, "--layers", 1, "--latent-dim", 2, "--precision", "float32", "--threads", 1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,12 @@ def _code(*words) -> int:
         main([str(word) for word in words])
     assert isinstance(ended.value.code, int)
     return ended.value.code
+
+
+@pytest.fixture(scope="session")
+def small() -> tuple:
+    """The options of a small autoencoder."""
+    return SMALL
 
 
 @pytest.fixture

@@ -62,7 +62,9 @@ def test_small_variances_survive():
     phi = torch.tensor([[[1.0, 100.0]]])
     cov = torch.tensor([[[[0.0, 0.0], [0.0, 1e-6]]]])
     zero = torch.zeros(1, 1)
-    found = Hypotheses(zero.long(), torch.eye(3)[None, None], zero[..., None].expand(1, 1, 2), zero, phi, cov, zero[0], zero[0])
+    found = Hypotheses(
+        zero.long(), torch.eye(3)[None, None], zero[..., None].expand(1, 1, 2), zero, phi, cov, zero[0], zero[0]
+    )
     assert found.z_cov_bhqq.item() == pytest.approx(1e-6)
     assert found.phiphi_bhjj[0, 0, 1, 1].item() == pytest.approx(1e4)
 

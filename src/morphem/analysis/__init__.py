@@ -61,5 +61,6 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
         raise RunError(f"{folder}: could not be written ({error.strerror or error}); free some space") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(former, ignore_errors=True)
+        if former.exists() and not folder.exists():
+            former.rename(folder)
+        shutil.rmtree(former, ignore_errors=True)

@@ -103,15 +103,17 @@ def fsc(curves: HalfMapFsc) -> Figure:
     axes.set(xlim=(0, frequency_s[-1]), ylim=(min(-0.05, curves.corrected_s.min()), 1.03))
     axes.set(xlabel="Spatial frequency (1/Å)", ylabel="Fourier shell correlation")
     axes.text(frequency_s[-1], GOLD, "0.143", ha="right", va="bottom", fontsize=7, color="#4a5560")
-    axes.legend(loc="upper right")
+    axes.legend(loc="best")
     return figure
 
 
 @styled
 def history(records: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
     """One panel per recorded quantity, against epochs."""
-    figure = Figure(figsize=(3.0 * len(names), 2.4))
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+    rows, across = -(-len(names) // 3), min(3, len(names))
+    figure = Figure(figsize=(3.0 * across, 2.3 * rows))
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, across, place)
         points = [(record["epoch"], record[name]) for record in records if record.get(name) is not None]
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3)
         axes.set(title=name.replace("_", " "), xlabel="Epoch")
@@ -200,7 +202,7 @@ def frames(series: Series, colours: np.ndarray) -> list[np.ndarray]:
     pairs = []
     for picture, difference, colour in zip(series.pictures, differences, colours, strict=True):
         surface = painted(picture.surface_uw2, colour)
-        smooth = ndimage.zoom(difference, len(surface) / len(difference), order=1)
+        smooth = np.asarray(ndimage.zoom(difference, len(surface) / len(difference), order=1))
         shade = colormaps["RdBu_r"](0.5 + 0.5 * smooth / limit)[..., :3]
         pairs.append(np.concatenate([surface, shade], axis=1))
     return pairs

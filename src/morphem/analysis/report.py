@@ -102,10 +102,10 @@ def _resolution(curves: HalfMapFsc | None) -> str:
 def _history(page: Page, ensemble: Ensemble) -> bool:
     """Plot every number that was recorded in at least two epochs; False where there is none."""
     records = [record for record in ensemble.history if isinstance(record.get("epoch"), (int, float))]
-    numbers = [name for record in records for name, value in record.items() if isinstance(value, (int, float))]
+    numbers = [name for record in records for name, value in record.items() if type(value) in (int, float)]
     names = [name for name in dict.fromkeys(numbers) if name not in UNPLOTTED and numbers.count(name) > 1]
     if names:
-        page.add("history", plots.history(records, names[:6]))
+        page.add("history", plots.history(records, names[:9]))
     return bool(names)
 
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 
 import cyclopts
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from morphem import __version__
 from morphem.errors import MorphemError
@@ -18,6 +18,7 @@ app = App(
     name="morphem",
     help="The ensemble of shapes a molecule takes, from cryo-EM particle images.",
     version=f"morphem {__version__}",
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
     suppress_keyboard_interrupt=False,
     help_epilogue="On any command: --debug shows the full traceback of an error.",
 )
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its code; an error is one sentence on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app([word for word in arguments if word != "--debug"], exit_on_error=False, print_error=False)
     except (MorphemError, cyclopts.CycloptsError, KeyboardInterrupt, MemoryError, OSError) as error:
@@ -55,14 +56,24 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(code)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
 def _explain(error: BaseException) -> tuple[int, str]:
     """Exit code and sentence of an error."""
     if isinstance(error, MorphemError):
         return error.exit_code, " ".join(str(error).split())
     if isinstance(error, cyclopts.CycloptsError):
-        return 2, " ".join(str(error).split())
+        command = " ".join(("morphem", *(error.command_chain or ())))
+        return 2, f"{' '.join(str(error).split())} See `{command} --help`."
     if isinstance(error, KeyboardInterrupt):
-        return 130, "stopped; a run that has checkpoints goes on with --resume"
+        code = 143 if isinstance(error, Terminated) else 130
+        return code, "stopped; a run that has checkpoints goes on with --resume"
     if isinstance(error, OSError):
         return 1, f"{error.filename or 'a file'}: {error.strerror or error}; nothing half-written was left"
     return 1, "out of memory; use fewer images, a smaller --radius or a smaller --batch-size"

@@ -13,6 +13,8 @@ from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate as write_simulation
 from morphem.ensemble import Ensemble
 from morphem.errors import InputError
+from morphem.io import npy
+from morphem.io.reading import reading
 from morphem.run import Compute, Output, progress
 
 OVERWRITE = Annotated[bool, Parameter(negative="")]
@@ -42,7 +44,7 @@ def decode(
     run: Path,
     *,
     output: Annotated[Path, Parameter(alias=["-o", "--outdir"])],
-    z: str | None = None,
+    z: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     z_file: Path | None = None,
     image: tuple[int, ...] = (),
     path: tuple[int, int] | None = None,
@@ -95,16 +97,25 @@ def decode(
 def _numbers(z: str | None, z_file: Path | None) -> np.ndarray:
     """Rows of latent coordinates, from the command line or a file."""
     try:
-        if z is not None:
-            return np.array([[float(number) for number in z.replace(",", " ").split()]])
-        assert z_file is not None
-        if z_file.suffix == ".npy":
-            return np.atleast_2d(np.load(z_file, allow_pickle=False))
-        return np.loadtxt(z_file, delimiter="," if "," in z_file.read_text() else None, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{z_file or '--z ' + str(z)}: holds no latent coordinates ({error}); give numbers, a row a map"
-        ) from error
+        z_mq = np.array(_rows(z, z_file), dtype=float)
+    except ValueError:
+        z_mq = np.empty(0)
+    if z_mq.ndim != 2 or not z_mq.size or not np.isfinite(z_mq).all():
+        where = f'--z "{z}"' if z_file is None else z_file
+        raise InputError(f"{where}: no rows of equally many numbers found, expected latent coordinates, a row a map")
+    return z_mq
+
+
+def _rows(z: str | None, z_file: Path | None) -> np.ndarray | list[list[float]]:
+    if z_file is None:
+        lines = [str(z)]
+    elif z_file.suffix == ".npy":
+        return np.atleast_2d(npy.read(z_file, "latent coordinates"))
+    else:
+        with reading(z_file, "latent coordinates"):
+            lines = z_file.read_text().splitlines()
+    rows = [line.partition("#")[0].replace(",", " ").split() for line in lines]
+    return [[float(number) for number in row] for row in rows if row]
 
 
 def _at_images(ensemble: Ensemble, rows: tuple[int, ...]) -> np.ndarray:
@@ -118,8 +129,7 @@ def _line(ensemble: Ensemble, ends: tuple[int, int], frames: int) -> np.ndarray:
     """z on the straight line between two images."""
     if frames < 2:
         raise InputError(f"--frames {frames}: expected at least 2")
-    start_q, stop_q = _at_images(ensemble, ends)
-    return start_q + np.linspace(0, 1, frames)[:, None] * (stop_q - start_q)
+    return np.linspace(*_at_images(ensemble, ends), frames)
 
 
 def analyze(
@@ -172,7 +182,7 @@ def evaluate(
         return
     for name, value in scores.items():
         print(
-            f"{name:<32}{f'{value:.4f}' if isinstance(value, float) else 'not available' if value is None else value}"
+            f"{name:<34}{f'{value:.4f}' if isinstance(value, float) else 'not available' if value is None else value}"
         )
 
 

@@ -59,7 +59,7 @@ def fit_method(name: str, source: Source, config: Any, output: Output, compute: 
     dataset = Dataset.open(source, config.radius, device)
     run = Run(output.output, compute, output.resume)
     description = describe(run, dataset, name, config)
-    if output.resume:
+    if output.resume and (output.output / CONFIG).exists():
         refuse_changes(output.output / CONFIG, description)
     for notice in (*dataset.particles.notices, *dataset.images.notices):
         say(notice)
@@ -76,7 +76,7 @@ def check_output(output: Output) -> None:
         raise InputError("--overwrite --resume: one replaces the run, the other goes on with it; give one of them")
     refuse_file(folder)
     held = {path.name for path in folder.glob("[!.]*")}
-    foreign = held - set(LEFT_BY_RUNS) if CONFIG in held else held
+    foreign = held - set(LEFT_BY_RUNS if CONFIG in held else ())
     if foreign and not (CONFIG in held and output.resume):
         raise InputError(f"{folder}: holds {min(foreign)}, which no run wrote; give an empty or a new folder")
     if held and not (output.overwrite or output.resume):
@@ -87,9 +87,9 @@ def check_output(output: Output) -> None:
 
 def refuse_changes(path: Path, description: dict[str, Any]) -> None:
     """To go on with the run that `path` describes, more epochs may be asked for; nothing else may change."""
-    then, now = _flat(read_yaml(path)) if path.exists() else {}, _flat(description)
+    then, now = _flat(read_yaml(path)), _flat(description)
     changed = sorted(key for key in (then | now).keys() - FREE if then.get(key) != now.get(key))
-    if then and changed:
+    if changed:
         found = "; ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed)
         raise InputError(
             f"{path}: belongs to a run with other settings ({found}); give the same, or --overwrite to start anew"

@@ -37,6 +37,8 @@ class Source:
     """Another program's pose.pkl."""
     ctf: Path | None = None
     """Another program's ctf.pkl."""
+    passthrough: Path | None = None
+    """The passthrough .cs that goes with a .cs."""
     ind: Path | None = None
     """A .pkl or .npy of row numbers (from 0) to keep."""
     no_ctf: Annotated[bool, Parameter(negative="")] = False
@@ -57,6 +59,7 @@ class Source:
             datadir=self.datadir,
             poses=self.poses,
             ctf=self.ctf,
+            passthrough=self.passthrough,
             ind=self.ind,
             no_ctf=self.no_ctf,
             pixel_A=self.pixel_size,

@@ -38,7 +38,9 @@ def open_table(path: Path, passthrough: Path | str | None) -> Table:
 
 
 def find_stacks(table: Table, datadir: Path | str | None) -> tuple[tuple[Path, ...], np.ndarray, np.ndarray]:
-    """(stacks, stack_n, slice_n): each stack where it was found, else by its name."""
+    """(stacks, stack_n, slice_n): each stack where it was found, else by its name. Errors: InputError."""
+    if datadir is not None and not Path(datadir).is_dir():
+        raise InputError(f"{datadir}: no such folder; give the folder that the image names start from")
     names, slice_n = table.images()
     stack_n, distinct = pd.factorize(np.array(names, dtype=object))
     here = table.path.absolute().parent

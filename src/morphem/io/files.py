@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from morphem.errors import InputError, RunError
 
 
@@ -20,10 +22,9 @@ def replacing(path: Path | str) -> Iterator[Path]:
     try:
         yield aside
         os.replace(aside, path)
-    except OSError as error:
-        raise RunError(
-            f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder"
-        ) from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path}: could not be written ({reason}); free some space or choose another folder") from error
     finally:
         aside.unlink(missing_ok=True)
 

@@ -15,8 +15,8 @@ def save_volume(path: Path, volume: Volume) -> None:
     from safetensors.torch import save_file
 
     kind = next(name for name, cls in VOLUMES.items() if type(volume) is cls)
-    metadata = {"volume": kind, "settings": json.dumps(volume.settings())}
-    save_file({name: value.contiguous() for name, value in volume.state_dict().items()}, path, metadata)
+    made_from = json.dumps({"volume": kind, "settings": volume.settings()})  # one entry: their order is not kept
+    save_file({name: value.contiguous() for name, value in volume.state_dict().items()}, path, {"morphem": made_from})
 
 
 def open_volume(path: Path) -> Volume:
@@ -25,9 +25,9 @@ def open_volume(path: Path) -> Volume:
 
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
+            made_from = json.loads(file.metadata()["morphem"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        volume = VOLUMES[metadata["volume"]](**json.loads(metadata["settings"]))
+        volume = VOLUMES[made_from["volume"]](**made_from["settings"])
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: holds no volume of this program ({error}); give a file that `morphem fit` wrote"

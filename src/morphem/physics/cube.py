@@ -35,13 +35,10 @@ def maps_of_cube(cube_zyxc: torch.Tensor, box: int, padding: int = 2) -> torch.T
     side, h = padding * box, cube_zyxc.shape[2] - 1
     index_z, index_x, sign_zyx = _overlap(h, side, cube_zyxc.device)
     low, high = h - (len(index_z) // 2), h + len(index_z) // 2 + 1
-    value_zyxc = torch.view_as_complex(cube_zyxc.unflatten(-1, (-1, 2)).contiguous())[
-        low:high, low:high, : len(index_x)
-    ]
-    spectrum_czyx = value_zyxc.new_zeros(value_zyxc.shape[-1], side, side, side // 2 + 1)
-    spectrum_czyx[:, index_z[:, None, None], index_z[:, None], index_x] = (value_zyxc * sign_zyx[..., None]).permute(
-        3, 0, 1, 2
-    )
+    value_czyx = torch.view_as_complex(cube_zyxc.unflatten(-1, (-1, 2)).contiguous()).movedim(-1, 0)
+    spectrum_czyx = value_czyx.new_zeros(len(value_czyx), side, side, side // 2 + 1)
+    shared_czyx = value_czyx[:, low:high, low:high, : len(index_x)] * sign_zyx
+    spectrum_czyx[:, index_z[:, None, None], index_z[:, None], index_x] = shared_czyx
     map_czyx = torch.fft.irfftn(spectrum_czyx, s=(side, side, side))
     margin = (side - box) // 2
     return map_czyx[..., margin : margin + box, margin : margin + box, margin : margin + box]

@@ -1,0 +1,138 @@
+"""What the shell sees: a quick start, exit codes, and runs that are stopped and go on."""
+
+import contextlib
+import errno
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from morphem import __version__
+
+CALLED = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from morphem.cli import main; "
+
+
+def python(code: str, *words, **settings) -> subprocess.Popen:
+    """A fresh process; stdout and stderr are one."""
+    command = [sys.executable, "-c", CALLED + code, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **settings)
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    heavy = "{'torch', 'numpy', 'matplotlib', 'pandas', 'scipy', 'numba', 'sklearn'}"
+    code = f"import atexit; atexit.register(lambda: print('loaded', *{heavy} & set(sys.modules))); main(['--help'])"
+    seconds = []
+    for _ in range(3):  # the quickest counts: others may be using this machine
+        start = time.perf_counter()
+        out, _ = (process := python(code)).communicate()
+        seconds.append(time.perf_counter() - start)
+        assert process.returncode == 0
+        assert out.startswith("Usage: morphem COMMAND")
+        assert out.splitlines()[-1].strip() == "loaded"
+    assert min(seconds) < 1
+
+
+def test_version(morphem):
+    assert morphem("--version").out == f"morphem {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["fit", "vae", "nowhere.star", "-o", "out"], ["fit", "vea"]])
+def test_debug_shows_the_traceback_and_changes_no_exit_code(morphem, words):
+    plain, debug = morphem(*words), morphem("--debug", *words)
+    assert "Traceback" not in plain.err
+    assert debug.err.startswith("Traceback (most recent call last)")
+    assert (debug.code, debug.sentence) == (plain.code, plain.sentence)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_to_the_same_weights(fit, small, tiny, tmp_path, number, code):
+    table, out, whole = tiny / "particles.star", tmp_path / "out", tmp_path / "whole"
+    process = python("main(sys.argv[1:])", "fit", "vae", table, "-o", out, "--epochs", 9999, *small)
+    while not (out / "checkpoints" / "epoch-0001.safetensors").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "morphem: stopped; a run that has checkpoints goes on with --resume"
+    assert not list(out.rglob(".*"))
+
+    epochs = len(re.findall("^Epoch ", said, re.MULTILINE)) + 2
+    resumed = fit(table, out, "--epochs", epochs, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert resumed.err.startswith("Going on after epoch")
+    assert fit(table, whole, "--epochs", epochs).code == 0
+    assert (out / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+@contextlib.contextmanager
+def no_checkpoint_renamed():
+    """The disk is full at the last moment."""
+    replace = os.replace
+
+    def full(source, target):
+        if "epoch-" in str(target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+        replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        yield
+
+
+@contextlib.contextmanager
+def no_large_files():
+    """Files may grow to 150 kB: maps are smaller, checkpoints are larger."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("full", [no_checkpoint_renamed, no_large_files])
+def test_a_full_disk_leaves_the_last_checkpoint(fit, tiny, tmp_path, full):
+    table, out = tiny / "particles.star", tmp_path / "out"
+    assert fit(table, out, "--epochs", 1).code == 0
+    with full():
+        failed_whole(fit(table, out, "--epochs", 2, "--resume"), out)
+    assert fit(table, out, "--epochs", 2, "--resume").code == 0
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system with room for one checkpoint and not for two."""
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "none", tmp_path]).returncode
+    ):
+        pytest.skip("a file system cannot be mounted here")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def test_a_disk_that_fills_up(fit, tiny, tiny_disk):
+    out = tiny_disk / "out"
+    failed_whole(fit(tiny / "particles.star", out, "--epochs", 9), out)
+
+
+def failed_whole(ended, out: Path) -> None:
+    """Exit code 1, one sentence, the checkpoints whole, and nothing half-written."""
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    assert ended.err.count("morphem: ") == 1
+    assert re.fullmatch(r"morphem: .*(No space left on device|File too large).*", ended.sentence)
+    assert not list(out.rglob(".*"))
+    checkpoints = list((out / "checkpoints").iterdir())
+    assert checkpoints
+    assert all(load_file(path) for path in checkpoints)
