@@ -16,6 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from morphem import __version__
+from morphem.cli import main
 
 CALLED = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from morphem.cli import main; "
 
@@ -50,6 +51,27 @@ def test_debug_shows_the_traceback_and_changes_no_exit_code(morphem, words):
     assert "Traceback" not in plain.err
     assert debug.err.startswith("Traceback (most recent call last)")
     assert (debug.code, debug.sentence) == (plain.code, plain.sentence)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError("CUDA out of memory")],
+)
+def test_too_little_memory_is_said(morphem, tmp_path, monkeypatch, error):
+    def start(*_):
+        raise error
+
+    monkeypatch.setattr("morphem.cli.commands.write_simulation", start)
+    ended = morphem("simulate", tmp_path / "out")
+    assert ended.code == 1
+    assert ended.sentence.startswith("morphem: out of memory; use fewer images")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr("morphem.cli.commands.write_simulation", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["simulate", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -48,10 +48,13 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app([word for word in arguments if word != "--debug"], exit_on_error=False, print_error=False)
-    except (MorphemError, cyclopts.CycloptsError, KeyboardInterrupt, MemoryError, OSError) as error:
+    except (Exception, KeyboardInterrupt) as error:
+        explained = _explain(error)
+        if explained is None:
+            raise
         if debug:
             traceback.print_exc()
-        code, sentence = _explain(error)
+        code, sentence = explained
         print(f"morphem: {sentence}", file=sys.stderr)
         sys.exit(code)
 
@@ -64,8 +67,8 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
-def _explain(error: BaseException) -> tuple[int, str]:
-    """Exit code and sentence of an error."""
+def _explain(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and sentence of an error; None for one that is a mistake of this program."""
     if isinstance(error, MorphemError):
         return error.exit_code, " ".join(str(error).split())
     if isinstance(error, cyclopts.CycloptsError):
@@ -76,4 +79,6 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return code, "stopped; a run that has checkpoints goes on with --resume"
     if isinstance(error, OSError):
         return 1, f"{error.filename or 'a file'}: {error.strerror or error}; nothing half-written was left"
-    return 1, "out of memory; use fewer images, a smaller --radius or a smaller --batch-size"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return 1, "out of memory; use fewer images, a smaller --radius or a smaller --batch-size"
+    return None

@@ -14,6 +14,7 @@ from morphem.data.synthetic import simulate as write_simulation
 from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.io import npy
+from morphem.io.files import refuse_file
 from morphem.io.reading import reading
 from morphem.run import Compute, Output, progress
 
@@ -77,6 +78,7 @@ def decode(
     """
     from morphem.analysis.maps import decode_series
 
+    refuse_file(output)
     ensemble = Ensemble.open(run)
     chosen = [name for name, given in (("--z", z), ("--z-file", z_file), ("--image", image), ("--path", path)) if given]
     if len(chosen) != 1:
@@ -129,7 +131,8 @@ def _line(ensemble: Ensemble, ends: tuple[int, int], frames: int) -> np.ndarray:
     """z on the straight line between two images."""
     if frames < 2:
         raise InputError(f"--frames {frames}: expected at least 2")
-    return np.linspace(*_at_images(ensemble, ends), frames)
+    start_q, stop_q = _at_images(ensemble, ends)
+    return np.linspace(start_q, stop_q, frames)
 
 
 def analyze(
