@@ -21,10 +21,10 @@ from morphem.cli import main
 CALLED = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from morphem.cli import main; "
 
 
-def python(code: str, *words, **settings) -> subprocess.Popen:
+def python(code: str, *words) -> subprocess.Popen:
     """A fresh process; stdout and stderr are one."""
     command = [sys.executable, "-c", CALLED + code, *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **settings)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def test_help_is_quick_and_loads_nothing_heavy():
@@ -78,11 +78,14 @@ def test_a_mistake_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
 def test_a_stopped_run_goes_on_to_the_same_weights(fit, small, tiny, tmp_path, number, code):
     table, out, whole = tiny / "particles.star", tmp_path / "out", tmp_path / "whole"
     process = python("main(sys.argv[1:])", "fit", "vae", table, "-o", out, "--epochs", 9999, *small)
-    while not (out / "checkpoints" / "epoch-0001.safetensors").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=30)
+    try:
+        while not (out / "checkpoints" / "epoch-0001.safetensors").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "morphem: stopped; a run that has checkpoints goes on with --resume"

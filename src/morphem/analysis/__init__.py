@@ -1,16 +1,13 @@
 """From a run's ensemble to what a reader wants to see: maps, plots, one report."""
 
-import contextlib
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from morphem.errors import InputError, RunError
+from morphem.errors import InputError
+from morphem.io.files import replacing, replacing_folder
 
 if TYPE_CHECKING:
     from morphem.ensemble import Ensemble
@@ -36,31 +33,13 @@ class Analysis:
 
 
 def analyze(ensemble: "Ensemble", settings: Analysis | None = None, seed: int = 0) -> Path:
-    """Write `analysis/` in the run's folder, whole or not at all, and return its report.html.
+    """Write `analysis/` in the run's folder, whole or not at all, and report.html beside it; the report's path.
 
     Errors: InputError where there are more clusters than distinct latents.
     """
     from morphem.analysis.report import write_analysis
 
-    with _replacing_folder(ensemble.folder / "analysis") as folder:
-        write_analysis(folder, ensemble, settings or Analysis(), seed)
-    return ensemble.folder / "analysis" / "report.html"
-
-
-@contextlib.contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside the target; on success it takes the target's place, on failure it goes."""
-    aside, former = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "former"))
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        if folder.exists():
-            folder.rename(former)
-        aside.rename(folder)
-    except OSError as error:
-        raise RunError(f"{folder}: could not be written ({error.strerror or error}); free some space") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        if former.exists() and not folder.exists():
-            former.rename(folder)
-        shutil.rmtree(former, ignore_errors=True)
+    report = ensemble.folder / "report.html"
+    with replacing(report) as page, replacing_folder(ensemble.folder / "analysis") as folder:
+        write_analysis(folder, page, ensemble, settings or Analysis(), seed)
+    return report

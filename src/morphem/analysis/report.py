@@ -43,22 +43,22 @@ class Page:
         plots.save(figure, path)
         self.figures[name] = data_uri(path.read_bytes()), round(PAGE_DPI * figure.get_figwidth())
 
-    def write(self) -> None:
-        """report.html."""
+    def write(self, report: Path) -> None:
+        """The page, with all its figures inside."""
         loader = PackageLoader("morphem.analysis", ".")
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=loader)
         text = environment.get_template("report.html.j2").render(figures=self.figures, **self.facts)
-        (self.folder / "report.html").write_text(text, encoding="utf-8")
+        report.write_text(text, encoding="utf-8")
 
 
-def write_analysis(folder: Path, ensemble: Ensemble, settings: Analysis, seed: int) -> None:
-    """Fill an empty folder: the consensus and its FSC; with latents also tables, clusters and paths."""
+def write_analysis(folder: Path, report: Path, ensemble: Ensemble, settings: Analysis, seed: int) -> None:
+    """Fill an empty folder: the consensus and its FSC; with latents also tables, clusters and paths; then the page."""
     camera = camera_of(ensemble)
     page = Page(folder, _facts(ensemble))
     curves = _consensus(page, ensemble, camera)
     page.facts |= {"resolution": _resolution(curves), "history": _history(page, ensemble)}
     page.facts |= _latents(page, ensemble, settings, seed, camera) if ensemble.latent_dim else {"latent": None}
-    page.write()
+    page.write(report)
 
 
 def data_uri(png: bytes) -> str:

@@ -1,0 +1,1 @@
+"""Particles and pixels, joined into whitened batches; and their simulation."""

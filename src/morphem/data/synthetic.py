@@ -45,7 +45,8 @@ def simulate(
     states = _states(config)
     atoms = _gaussians(config, [*states, _junk(config, states)])
     truth = draw(config, len(states))
-    with _whole(Path(folder).absolute(), overwrite) as aside:
+    _refuse_occupied(Path(folder), overwrite)
+    with replacing_folder(folder) as aside:
         grey = _write_images(aside / "particles.mrcs", config, truth, atoms, progress or (lambda count: None))
         _write_maps(aside, config, atoms, grey)
         _particles(config, truth, aside / "particles.mrcs").write(aside / "particles.star")
@@ -202,24 +203,6 @@ def _truth_table(config: Simulation, truth: Truth, states: list[molecules.State]
             "junk": truth.state_n < 0,
         }
     )
-
-
-@contextlib.contextmanager
-def _whole(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield a folder beside `folder` that takes its name when all has gone well, and goes otherwise."""
-    _refuse_occupied(folder, overwrite)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        (aside / "vols").mkdir(parents=True)
-        yield aside
-        if folder.exists():
-            shutil.rmtree(folder)
-        aside.rename(folder)
-    except OSError as error:
-        found = error.strerror or error
-        raise RunError(f"{folder}: could not be written ({found}); free some space or choose another folder") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _refuse_occupied(folder: Path, overwrite: bool) -> None:

@@ -1,0 +1,1 @@
+"""E-steps, M-steps, and the loops that alternate them."""

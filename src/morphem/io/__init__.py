@@ -1,0 +1,1 @@
+"""Files of other programs and ours: bytes to plain tables, no physics."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +24,37 @@ def replacing(path: Path | str) -> Iterator[Path]:
         yield aside
         os.replace(aside, path)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{path}: could not be written ({reason}); free some space or choose another folder") from error
+        raise _not_written(path, error) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path | str) -> Iterator[Path]:
+    """Yield an empty folder beside the target; on success it takes the target's place, on failure it goes.
+
+    Errors: RunError, in one sentence, when the disk is full or the folder cannot be written.
+    """
+    folder = Path(folder).absolute()
+    aside, former = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "former"))
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if folder.exists():
+            folder.rename(former)
+        aside.rename(folder)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        if former.exists() and not folder.exists():
+            former.rename(folder)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def _not_written(path: Path, error: Exception) -> RunError:
+    reason = getattr(error, "strerror", None) or error
+    return RunError(f"{path}: could not be written ({reason}); free some space or choose another folder")
 
 
 def refuse_file(folder: Path) -> None:

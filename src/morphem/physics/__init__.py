@@ -1,0 +1,1 @@
+"""Fourier samples, slices, CTFs, rotations, noise, masks, FSC."""
