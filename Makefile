@@ -1,7 +1,7 @@
 # make setup   a virtual environment in .venv with pinned dependencies
 # make demo    set up, simulate a moving molecule, fit it, write a report
 # make test    set up, run the tests (make test-slow: also those that take minutes)
-# make lint    ruff and pyright          make docs   regenerate docs/cli.md and docs/methods.md
+# make lint    ruff and pyright          make docs   regenerate docs/cli.md, docs/methods.md and the README tree
 # make bench   the claims of the README, measured (see bench/README.md)
 
 PYTHON ?= python3
@@ -21,18 +21,18 @@ demo: setup
 	$(BIN)/morphem demo -o $(DEMO) --overwrite
 
 test: setup
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -n 2 -m "not slow"
 
 test-slow: setup
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2
 
 lint: setup
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench docs
+	$(BIN)/ruff format --check src tests bench docs
 	$(BIN)/pyright
 
 docs: setup
-	$(BIN)/python -m docs.generate
+	$(BIN)/python docs/generate.py
 
 bench: setup
 	$(BIN)/python bench/run.py

@@ -1,6 +1,6 @@
 """Slicing and insertion on the CPU, compiled against plain torch, in one process: images per second and ratios.
 
-    python bench/slices.py
+python bench/slices.py
 """
 
 import statistics
@@ -30,17 +30,19 @@ def main() -> None:
     print(f"64 px, {len(lattice)} samples an image, {torch.get_num_threads()} threads; images/s")
     print(f"{'channels':>8} {'sample':>9} {'torch':>9} {'ratio':>6} {'insert':>9} {'torch':>9} {'ratio':>6}")
     for channels in (2, 3, 16):
-        cube_zyxc = torch.from_numpy(rng.standard_normal(slices.cube_shape(31, channels)).astype(np.float32))
-        where = torch.from_numpy(rotations.uniform(images, rng)).float(), lattice.coords_k2, torch.arange(channels) % 2 == 1
-        value_bkc = slices.sample(cube_zyxc, *where)
-        work = (
-            lambda: slices.sample(cube_zyxc, *where),
-            lambda: slices._sample_torch(cube_zyxc, *where),
-            lambda: slices.insert(value_bkc, *where, cube_zyxc),
-            lambda: slices._insert_torch(value_bkc, *where, cube_zyxc),
-        )
-        a, b, c, d = (rate(one, images) for one in work)
-        print(f"{channels:>8} {a:>9,.0f} {b:>9,.0f} {a / b:>6.1f} {c:>9,.0f} {d:>9,.0f} {c / d:>6.1f}")
+        print(f"{channels:>8} {row(lattice, images, channels, rng)}")
+
+
+def row(lattice: Lattice, images: int, channels: int, rng: np.random.Generator) -> str:
+    """Rates and ratios for one number of channels."""
+    cube_zyxc = torch.from_numpy(rng.standard_normal(slices.cube_shape(31, channels)).astype(np.float32))
+    where = torch.from_numpy(rotations.uniform(images, rng)).float(), lattice.coords_k2, torch.arange(channels) % 2 == 1
+    value_bkc = slices.sample(cube_zyxc, *where)
+    a = rate(lambda: slices.sample(cube_zyxc, *where), images)
+    b = rate(lambda: slices._sample_torch(cube_zyxc, *where), images)
+    c = rate(lambda: slices.insert(value_bkc, *where, cube_zyxc), images)
+    d = rate(lambda: slices._insert_torch(value_bkc, *where, cube_zyxc), images)
+    return f"{a:>9,.0f} {b:>9,.0f} {a / b:>6.1f} {c:>9,.0f} {d:>9,.0f} {c / d:>6.1f}"
 
 
 if __name__ == "__main__":

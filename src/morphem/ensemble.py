@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,15 @@ from morphem.io.files import replacing
 from morphem.io.mrc import read_map
 from morphem.run import Run
 
-FILES = ("config.yaml", "latents.parquet", "particles.star", "weights.safetensors")
+if TYPE_CHECKING:
+    from morphem.models.volume import Volume
+
+CONFIG = "config.yaml"
+"""What a run was told; the first thing written, so it marks a run's folder."""
+FILES = (CONFIG, "latents.parquet", "particles.star", "weights.safetensors")
 """What a finished run's folder holds at least."""
+MAY_CHANGE = {"settings.epochs", "version"}
+"""Settings that a run may go on with although they differ."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,12 @@ class Ensemble:
                 )
         import pandas as pd
 
-        table = pd.read_parquet(folder / "latents.parquet")
+        try:
+            table = pd.read_parquet(folder / "latents.parquet")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}/latents.parquet: cannot be read ({error}); fit the run again") from error
         q = sum(name.startswith("z_") for name in table.columns)
-        return cls(folder, read_yaml(folder / "config.yaml"), _columns(table, "z", q), _matrices(table, q))
+        return cls(folder, read_yaml(folder / CONFIG), _columns(table, "z", q), _matrices(table, q))
 
     @property
     def method(self) -> str:
@@ -71,7 +81,7 @@ class Ensemble:
         return len(self.z_nq)
 
     @cached_property
-    def volume(self):
+    def volume(self) -> "Volume":
         """The decoder: the fitted `Volume`."""
         from morphem.models import open_volume
 
@@ -97,16 +107,18 @@ class Ensemble:
 
         Errors: InputError where z has another number of columns than the run, or the decoder is not known.
         """
-        import torch
-
         z_nq = np.atleast_2d(np.asarray(z_nq, np.float32))
         if z_nq.shape[1] != self.latent_dim:
             raise InputError(f"{self.folder}: z has {z_nq.shape[1]} numbers, the run's latent has {self.latent_dim}")
         if decoder != "model":
             raise InputError(f"--decoder {decoder}: is not known; expected model")
+        return (self._map(z_q) for z_q in z_nq)
+
+    def _map(self, z_q: np.ndarray) -> np.ndarray:
+        import torch
+
         with torch.inference_mode():
-            for z_q in z_nq:
-                yield self.volume.maps(torch.from_numpy(z_q[None]))[0].cpu().numpy()
+            return self.volume.maps(torch.from_numpy(z_q[None]))[0].cpu().numpy()
 
     def dataset(self, radius: float | None = None) -> Dataset:
         """The images of the run, reopened from the stored paths."""
@@ -114,13 +126,43 @@ class Ensemble:
         return Dataset.open(source, radius or self.config["radius"])
 
 
+def begin(run: Run, dataset: Dataset, method: str, settings: Any) -> None:
+    """Make the run's folder and say in config.yaml what is to come.
+
+    Errors: InputError where a run is to go on with other settings than it began with, listing them.
+    """
+    description = describe(run, dataset, method, settings)
+    if run.resume and (run.folder / CONFIG).exists():
+        _refuse_changes(run.folder / CONFIG, description)
+    with replacing(run.folder / CONFIG) as path:
+        write_yaml(path, description)
+
+
+def _refuse_changes(path: Path, description: dict[str, Any]) -> None:
+    """More epochs may be asked for; nothing else may change."""
+    then, now = _flat(read_yaml(path)), _flat(description)
+    changed = sorted(key for key in (then | now).keys() - MAY_CHANGE if then.get(key) != now.get(key))
+    if "method" in changed:
+        changed = ["method"]
+    if changed:
+        found = "; ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed)
+        raise InputError(
+            f"{path}: belongs to a run with other settings ({found}); give the same, or --overwrite to start anew"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
 def save(
     run: Run,
     dataset: Dataset,
-    method: str,
-    settings: Any,
     references: dict[str, str],
-    volume,
+    volume: "Volume",
     z_nq: np.ndarray,
     uncertainty_nqq: np.ndarray,
 ) -> Ensemble:
@@ -135,8 +177,6 @@ def save(
     with replacing(folder / "citations.bib") as path:
         path.write_text("\n".join(references.values()))
     dataset.particles.write(folder / "particles.star", {f"morphemZ{i}": column for i, column in enumerate(z_nq.T)})
-    with replacing(folder / "config.yaml") as path:
-        write_yaml(path, describe(run, dataset, method, settings))
     return Ensemble.open(folder)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from morphem.errors import InputError
 
@@ -27,7 +28,7 @@ class Compute:
     """Of network products; auto takes bfloat16 where it is measured to be at least twice as fast."""
     threads: int = 0
     """CPU threads; 0 takes all that this process may use."""
-    seed: int = 0
+    seed: Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))] = 0
     """Of everything random: equal seeds give equal results."""
 
     def apply(self) -> str:

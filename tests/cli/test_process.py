@@ -94,7 +94,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(fit, small, tiny, tmp_path, n
     epochs = len(re.findall("^Epoch ", said, re.MULTILINE)) + 2
     resumed = fit(table, out, "--epochs", epochs, "--resume")
     assert resumed.code == 0, resumed.err
-    assert resumed.err.startswith("Going on after epoch")
+    assert "going on after epoch" in resumed.err
     assert fit(table, whole, "--epochs", epochs).code == 0
     assert (out / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 

@@ -13,7 +13,7 @@ from morphem.data.particles import Particles
 from morphem.ensemble import FILES, Ensemble
 from morphem.errors import InputError
 from morphem.io.mrc import read_map
-from morphem.methods import METHODS, load, summary
+from morphem.methods import METHODS, fit, load, summary
 from morphem.run import Compute, Run
 
 SMALL = {"epochs": 2, "width": 16, "layers": 1, "latent_dim": 2, "batch_size": 16}
@@ -30,7 +30,7 @@ def fitted(name, tiny, folder, resume=False, seed=0, **changes):
     compute = Compute(precision="float32", seed=seed)
     config = settings(name, **changes)
     dataset = Dataset.open(Source(tiny / "particles.star"), config.radius)
-    return load(name).fit(dataset, config, Run(folder, compute, resume))
+    return fit(name, dataset, config, Run(folder, compute, resume))
 
 
 @pytest.fixture(scope="module", params=sorted(METHODS))

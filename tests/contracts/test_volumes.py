@@ -139,7 +139,13 @@ def test_frequencies_of_the_geometric_encoding():
     assert (frequency_e[1] / frequency_e[0]).item() == pytest.approx(0.894225, abs=1e-6)
 
 
-REACH_PX = {"geometric": (32, 1), "geometric_full": (32, 0.159), "low": (5.09, 0.159), "no_high": (5.09, 1), "linear": (0.159, 5.09)}  # fmt: skip
+REACH_PX = {
+    "geometric": (32, 1),
+    "geometric_full": (32, 0.159),
+    "low": (5.09, 0.159),
+    "no_high": (5.09, 1),
+    "linear": (0.159, 5.09),
+}
 
 
 @pytest.mark.parametrize("name", FREQUENCIES)

@@ -60,7 +60,8 @@ def write_run(folder: Path, latent_dim: int) -> Ensemble:
 def analysed(tmp_path_factory) -> tuple[Ensemble, Path]:
     """A run with a latent of four, analysed with UMAP."""
     ensemble = write_run(tmp_path_factory.mktemp("run"), 4)
-    return ensemble, analyze(ensemble, Analysis(clusters=7, frames=4), seed=0).parent
+    analyze(ensemble, Analysis(clusters=7, frames=4), seed=0)
+    return ensemble, ensemble.folder / "analysis"
 
 
 def test_label_map_and_nearest_particle_have_one_number(analysed):
@@ -127,7 +128,7 @@ class Page(html.parser.HTMLParser):
 
 def test_report_needs_nothing_else(analysed):
     _, folder = analysed
-    text = (folder / "report.html").read_text()
+    text = (folder.parent / "report.html").read_text()
     page = Page(text)
     assert len(page.addresses) > 10
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
@@ -135,7 +136,7 @@ def test_report_needs_nothing_else(analysed):
 
 
 def test_report_escapes_names_and_shows_warnings(analysed):
-    text = (analysed[1] / "report.html").read_text()
+    text = (analysed[1].parent / "report.html").read_text()
     assert "&lt;script&gt;.star" in text and Page(text).scripts == 1
     assert "Warning: dark particles" in text
 
@@ -143,7 +144,7 @@ def test_report_escapes_names_and_shows_warnings(analysed):
 @pytest.mark.parametrize("latent_dim", [0, 1, 2])
 def test_every_latent_dimension_has_a_report(tmp_path, latent_dim):
     report = analyze(write_run(tmp_path / "run", latent_dim), Analysis(clusters=3, frames=2), seed=0)
-    folder = report.parent
+    folder = report.parent / "analysis"
     assert (folder / "consensus.png").is_file() and (folder / "fsc.png").is_file()
     assert {path.name for path in folder.glob("pc*.cxc")} == {f"pc{i + 1}.cxc" for i in range(latent_dim)}
     assert ("States" in report.read_text()) == (latent_dim > 0)

@@ -75,10 +75,10 @@ def decode_series(ensemble: Ensemble, z_mq: np.ndarray, folder: Path, decoder: s
     former = list(folder.glob("map_*.mrc")) if folder.is_dir() else []
     if former and not overwrite:
         raise InputError(f"{folder}: holds maps already ({former[0].name}); give another folder or --overwrite")
-    level = camera_of(ensemble).level
+    level, maps = camera_of(ensemble).level, decoded(ensemble, z_mq, decoder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".decoding", dir=folder) as aside:
-        for number, map_zyx in enumerate(decoded(ensemble, z_mq, decoder), start=1):
+        for number, map_zyx in enumerate(maps, start=1):
             write_map(Path(aside) / map_name(number), map_zyx, ensemble.pixel_A)
         names = sorted(path.name for path in Path(aside).iterdir())
         (Path(aside) / "maps.cxc").write_text(chimerax_script(names, level, playing=True))

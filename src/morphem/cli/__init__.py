@@ -3,6 +3,7 @@
 Exit codes: 0 done · 1 failed while running · 2 wrong input · 3 no believable result · 130 Ctrl-C · 143 SIGTERM.
 """
 
+import os
 import signal
 import sys
 import traceback
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     signal.signal(signal.SIGTERM, _terminate)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: twice as fast where others compute too
     try:
         app([word for word in arguments if word != "--debug"], exit_on_error=False, print_error=False)
     except (Exception, KeyboardInterrupt) as error:
@@ -78,7 +80,7 @@ def _explain(error: BaseException) -> tuple[int, str] | None:
         code = 143 if isinstance(error, Terminated) else 130
         return code, "stopped; a run that has checkpoints goes on with --resume"
     if isinstance(error, OSError):
-        return 1, f"{error.filename or 'a file'}: {error.strerror or error}; nothing half-written was left"
+        return 1, f"{error.filename or 'a file'}: {error.strerror or error}; see to it and start again"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
         return 1, "out of memory; use fewer images, a smaller --radius or a smaller --batch-size"
     return None

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from morphem.analysis import Analysis
 from morphem.cli.fit import COMPUTE, fit_method, flat
@@ -159,7 +160,7 @@ def evaluate(
     *,
     truth: Path,
     decoder: Literal["model"] = "model",
-    seed: int = 0,
+    seed: Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))] = 0,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Score a run against the truth it was simulated from.

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from morphem.config import read_yaml, write_yaml
+from morphem import methods
 from morphem.data.dataset import Dataset, Source
-from morphem.ensemble import FILES, describe
+from morphem.ensemble import CONFIG, FILES
 from morphem.errors import InputError
-from morphem.io.files import refuse_file, replacing
+from morphem.io.files import refuse_file
 from morphem.methods import METHODS, load, summary
 from morphem.run import Compute, Output, Run, say
 
@@ -23,10 +23,6 @@ def flat(title: str, order: int) -> Parameter:
 
 IMAGES, OUTPUT, METHOD, COMPUTE = flat("Images", 1), flat("Output", 2), flat("Method", 3), flat("Computing", 4)
 LEFT_BY_RUNS = (*FILES, "history.jsonl", "run.log", "citations.bib", "report.html", "maps", "checkpoints", "analysis")
-CONFIG = "config.yaml"
-"""Written first, so that it marks a folder as a run's."""
-FREE = {"settings.epochs", "version"}
-"""What may change when a run goes on."""
 
 
 def __getattr__(name: str) -> Callable[..., None]:
@@ -57,14 +53,11 @@ def fit_method(name: str, source: Source, config: Any, output: Output, compute: 
     device = compute.apply()
     check_output(output)
     dataset = Dataset.open(source, config.radius, device)
-    run = Run(output.output, compute, output.resume)
-    description = describe(run, dataset, name, config)
-    if output.resume and (output.output / CONFIG).exists():
-        refuse_changes(output.output / CONFIG, description)
     for notice in (*dataset.particles.notices, *dataset.images.notices):
         say(notice)
-    prepare_output(output, description)
-    ensemble = load(name).fit(dataset, config, run)
+    if output.overwrite:
+        make_room(output.output)
+    ensemble = methods.fit(name, dataset, config, Run(output.output, compute, output.resume))
     print(f"Finished: {output.output}\nNext: morphem analyze {output.output}")
     return ensemble
 
@@ -85,31 +78,11 @@ def check_output(output: Output) -> None:
         )
 
 
-def refuse_changes(path: Path, description: dict[str, Any]) -> None:
-    """To go on with the run that `path` describes, more epochs may be asked for; nothing else may change."""
-    then, now = _flat(read_yaml(path)), _flat(description)
-    changed = sorted(key for key in (then | now).keys() - FREE if then.get(key) != now.get(key))
-    if changed:
-        found = "; ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed)
-        raise InputError(
-            f"{path}: belongs to a run with other settings ({found}); give the same, or --overwrite to start anew"
-        )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def prepare_output(output: Output, description: dict[str, Any]) -> None:
-    """Make the folder, take away the run that --overwrite replaces, and say in config.yaml what is to come."""
-    for name in LEFT_BY_RUNS if output.overwrite else ():
-        path = output.output / name
+def make_room(folder: Path) -> None:
+    """Take away the run that --overwrite replaces."""
+    for name in LEFT_BY_RUNS:
+        path = folder / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    with replacing(output.output / CONFIG) as aside:
-        write_yaml(aside, description)

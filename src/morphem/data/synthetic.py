@@ -4,9 +4,6 @@ Axes: n images, b images of a chunk, s states, y x pixels (d each), h = d/2 + 1 
 A stored image is y = −c · CTF · Σ_z V(R) shifted by −t, plus noise, scaled: particles are white.
 """
 
-import contextlib
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,9 +16,9 @@ from morphem.data import molecules
 from morphem.data.gaussians import Gaussians
 from morphem.data.particles import Particles
 from morphem.data.simulation import Simulation, Truth, draw, tabulated_poses
-from morphem.errors import InputError, RunError
+from morphem.errors import InputError
 from morphem.io import mrc
-from morphem.io.files import refuse_file
+from morphem.io.files import refuse_file, replacing_folder
 from morphem.physics import masks
 from morphem.physics.ctf import ctf
 
@@ -47,6 +44,7 @@ def simulate(
     truth = draw(config, len(states))
     _refuse_occupied(Path(folder), overwrite)
     with replacing_folder(folder) as aside:
+        (aside / "vols").mkdir()
         grey = _write_images(aside / "particles.mrcs", config, truth, atoms, progress or (lambda count: None))
         _write_maps(aside, config, atoms, grey)
         _particles(config, truth, aside / "particles.mrcs").write(aside / "particles.star")

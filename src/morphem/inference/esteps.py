@@ -70,6 +70,9 @@ class Hypotheses:
 class EStep(nn.Module, abc.ABC):
     """`estep(observed, volume, model) -> Hypotheses`; parameters and state as any torch module has them."""
 
+    dtype: torch.dtype = torch.float32
+    """Of network products, where there are any."""
+
     @abc.abstractmethod
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses: ...
 

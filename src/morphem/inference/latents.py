@@ -36,7 +36,6 @@ class Encoder(EStep):
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
         self.inlet = nn.Linear(2 * self.samples, width)
         self.trunk = ResidualTrunk(width, layers, 2 * latent_dim)
-        self.dtype = torch.float32
 
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
         x_bh = self.inlet(torch.view_as_real(self._centred(observed)).flatten(1)).relu_()

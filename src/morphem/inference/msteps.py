@@ -173,7 +173,7 @@ class Gradient(MStep):
         mean_bq = hypotheses.z_bhq[:, 0]
         if mean_bq.shape[1] == 0:
             return mean_bq
-        factor_bqq = torch.linalg.cholesky(hypotheses.z_cov_bhqq[:, 0])
+        factor_bqq = torch.linalg.cholesky_ex(hypotheses.z_cov_bhqq[:, 0]).L  # not a number shows in the loss
         draw_bq = self.draw_nq[torch.as_tensor(observed.index_b)].to(mean_bq)
         return mean_bq + torch.einsum("bij,bj->bi", factor_bqq, draw_bq)
 
@@ -220,7 +220,7 @@ class Gradient(MStep):
 
     def finish(self) -> None:
         """Close the sweep's sums: their means are in `last`."""
-        count = max(self.images, 1)
-        power_gs = self.power.mean() if self.power else torch.ones(1, 1)
-        self.last = SweepLoss(self.images, self.loss / count, self.penalty / count, power_gs)
+        if self.power is None:
+            raise RunError("the loss was not a number in any batch; lower --learning-rate")
+        self.last = SweepLoss(self.images, self.loss / self.images, self.penalty / self.images, self.power.mean())
         self._start()

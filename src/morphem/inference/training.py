@@ -5,7 +5,7 @@ Axes: n images, q latent, g optics groups, s shells.
 
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from morphem.data.dataset import Dataset
 from morphem.errors import InputError
-from morphem.inference.checkpoints import Checkpoints
+from morphem.inference.checkpoints import Checkpoint, Checkpoints
 from morphem.inference.esteps import EStep
 from morphem.inference.msteps import Gradient
 from morphem.inference.sweep import sweep
@@ -47,7 +47,7 @@ class NetworkSettings:
             value = getattr(self, name)
             if value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected a positive number")
-        if self.learning_rate is not None and not self.learning_rate > 0:
+        if self.learning_rate is not None and not 0 < self.learning_rate < np.inf:
             raise InputError(f"--learning-rate {self.learning_rate}: expected a positive number")
 
     @property
@@ -55,32 +55,32 @@ class NetworkSettings:
         return self.learning_rate or 1e-4 * (self.batch_size / 16) ** 0.5
 
 
-def resolve_precision(run: Run, settings: NetworkSettings) -> torch.dtype:
+def resolve_precision(run: Run, settings: NetworkSettings) -> str:
     """The dtype of the networks' products; `auto` measures this machine, 0.2 s."""
-    choice = run.compute.precision
-    if choice == "auto":
-        choice = "bfloat16" if bfloat16_pays(8192, settings.width, run.compute.apply()) else "float32"
-    return getattr(torch, choice)
+    if run.compute.precision != "auto":
+        return run.compute.precision
+    return "bfloat16" if bfloat16_pays(8192, settings.width, run.compute.apply()) else "float32"
 
 
-def train(
-    dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSettings, run: Run, config: dict[str, Any]
-) -> Dataset:
+def train(dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSettings, run: Run) -> Dataset:
     """Fit `volume` and `estep` in place; the dataset comes back with the noise spectrum of the last epoch.
 
     The order of images and the draws of z are functions of (seed, epoch), so an epoch can be repeated exactly. The
     mean of |X̃ − X̂|² bounds the noise from above whatever the model, so each epoch's replaces σ² where it is lower.
     """
     mstep = Gradient(volume, estep, ImageModel(), settings.step, dataset.particles.optics_n)
-    checkpoints = Checkpoints(run.folder / "checkpoints", config)
-    first = 1
-    if run.resume and (found := checkpoints.latest()):
-        first, dataset = found[0] + 1, _restore(found[1], dataset, estep, volume, mstep)
-        run.log(f"Going on after epoch {found[0]}")
-    run.forget_history_after(first - 1)
-    for epoch in range(first, settings.epochs + 1):
+    checkpoints = Checkpoints(run.folder / "checkpoints")
+    found = checkpoints.latest() if run.resume else None
+    precision = found.precision if found else resolve_precision(run, settings)
+    volume.dtype = estep.dtype = getattr(torch, precision)
+    if found:
+        dataset = _restore(found.state, dataset, estep, volume, mstep)
+    done = found.epoch if found else 0
+    run.log(f"Training in {precision} on {dataset.device}" + (f", going on after epoch {done}" if done else ""))
+    run.forget_history_after(done)
+    for epoch in range(done + 1, settings.epochs + 1):
         dataset = _epoch(epoch, dataset, estep, mstep, settings, run)
-        checkpoints.save(epoch, _state(dataset, estep, volume, mstep))
+        checkpoints.save(Checkpoint(epoch, precision, _state(dataset, estep, volume, mstep)))
     return dataset
 
 
@@ -100,9 +100,7 @@ def _epoch(epoch: int, dataset: Dataset, estep: EStep, mstep: Gradient, settings
         images_per_s=round(len(dataset) / seconds, 1),
         seconds=round(seconds, 2),
     )
-    run.log(
-        f"{name}: loss {last.loss:.4f}, penalty {last.penalty:.3f}, {len(dataset) / seconds:,.0f} images/s"
-    )
+    run.log(f"{name}: loss {last.loss:.4f}, penalty {last.penalty:.3f}, {len(dataset) / seconds:,.0f} images/s")
     return dataset.with_noise(torch.minimum(dataset.noise_gs, dataset.noise_gs * last.power_gs))
 
 

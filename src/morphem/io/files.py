@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from morphem.errors import InputError, RunError
 
 
@@ -23,7 +21,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     try:
         yield aside
         os.replace(aside, path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise _not_written(path, error) from error
     finally:
         aside.unlink(missing_ok=True)
@@ -52,9 +50,10 @@ def replacing_folder(folder: Path | str) -> Iterator[Path]:
         shutil.rmtree(former, ignore_errors=True)
 
 
-def _not_written(path: Path, error: Exception) -> RunError:
-    reason = getattr(error, "strerror", None) or error
-    return RunError(f"{path}: could not be written ({reason}); free some space or choose another folder")
+def _not_written(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{path}: could not be written ({error.strerror or error}); free some space or choose another folder"
+    )
 
 
 def refuse_file(folder: Path) -> None:

@@ -8,6 +8,12 @@ import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from morphem.data.dataset import Dataset
+    from morphem.ensemble import Ensemble
+    from morphem.run import Run
 
 METHODS: dict[str, str] = {
     "backproject": "morphem.methods.backproject",
@@ -18,6 +24,14 @@ METHODS: dict[str, str] = {
 def load(name: str) -> ModuleType:
     """The module of a method."""
     return importlib.import_module(METHODS[name])
+
+
+def fit(name: str, dataset: "Dataset", config: Any, run: "Run") -> "Ensemble":
+    """Fit a method into a run's folder."""
+    from morphem.ensemble import begin
+
+    begin(run, dataset, name, config)
+    return load(name).fit(dataset, config, run)
 
 
 def summary(name: str) -> str:

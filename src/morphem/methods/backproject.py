@@ -78,7 +78,8 @@ def reconstruct(dataset: Dataset, seed: int, padding: int = 2) -> Consensus:
     whole.finish()
     map_zyx = whole.solve(weight_sj * ((1 - fsc_s) / fsc_s)[:, None])[0].cpu().numpy()
     mask_zyx = automatic(map_zyx)
-    return Consensus(map_zyx, tuple(half_zyx), mask_zyx, half_map_fsc(*half_zyx, mask_zyx, dataset.pixel_A, seed))
+    curves = half_map_fsc(half_zyx[0], half_zyx[1], mask_zyx, dataset.pixel_A, seed)
+    return Consensus(map_zyx, tuple(half_zyx), mask_zyx, curves)
 
 
 def _accumulate(dataset: Dataset, rows: np.ndarray, padding: int) -> NormalEquations:
@@ -108,4 +109,4 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     run.log(f"Resolution {text} (FSC = 0.143, half-sets of one refinement's poses: not gold standard)")
     volume = LinearVolume.of(torch.from_numpy(consensus.map_zyx)[None], dataset.lattice.radius, config.padding)
     nothing = np.zeros((len(dataset), 0), np.float32)
-    return save(run, dataset, "backproject", config, REFERENCES, volume, nothing, nothing[:, :, None])
+    return save(run, dataset, REFERENCES, volume, nothing, nothing[:, :, None])

@@ -4,6 +4,7 @@ Assumes known poses. Minimises Σ_k |X̃ − X̂(z)|² + β·KL(q(z|X) ‖ N(0, 
 18, 176 (2021)); 2β is the KL's weight there.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,11 +12,11 @@ import torch
 from cyclopts import Parameter
 
 from morphem.data.dataset import Dataset
-from morphem.ensemble import Ensemble, describe, save
+from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
 from morphem.inference.latents import Encoder
 from morphem.inference.sweep import infer
-from morphem.inference.training import NetworkSettings, resolve_precision, train
+from morphem.inference.training import NetworkSettings, train
 from morphem.methods import backproject
 from morphem.models.field import FieldVolume
 from morphem.models.image_model import ImageModel
@@ -48,8 +49,10 @@ class Config(NetworkSettings):
             raise InputError(
                 f"--latent-dim {self.latent_dim}: expected at least 1 (one map without z is `fit backproject`)"
             )
-        if self.beta is not None and self.beta < 0:
+        if self.beta is not None and not 0 <= self.beta < math.inf:
             raise InputError(f"--beta {self.beta}: expected 0 or more")
+        if not self.encoder_radius >= 1:
+            raise InputError(f"--encoder-radius {self.encoder_radius}: expected at least 1 Fourier pixel")
 
 
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
@@ -67,11 +70,10 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     beta = 1 / (2 * config.latent_dim) if config.beta is None else config.beta
     shape = (config.latent_dim, config.encoder_radius, config.width, config.layers)
     encoder = Encoder(dataset.lattice, *shape, beta, warmup=len(dataset))
-    volume.dtype = encoder.dtype = resolve_precision(run, config)
     volume.to(dataset.device)
     encoder.to(dataset.device)
 
-    dataset = train(dataset, encoder, volume, config, run, describe(run, dataset, "vae", config))
+    dataset = train(dataset, encoder, volume, config, run)
     z_nq, covariance_nqq = infer(dataset, encoder, volume, ImageModel())
     volume.dtype = torch.float32
-    return save(run, dataset, "vae", config, REFERENCES, volume.cpu(), z_nq, covariance_nqq)
+    return save(run, dataset, REFERENCES, volume.cpu(), z_nq, covariance_nqq)

@@ -12,11 +12,12 @@ VOLUMES: dict[str, type[Volume]] = {"field": FieldVolume, "linear": LinearVolume
 
 def save_volume(path: Path, volume: Volume) -> None:
     """Weights as safetensors; the volume's kind and settings in its metadata."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     kind = next(name for name, cls in VOLUMES.items() if type(volume) is cls)
     made_from = json.dumps({"volume": kind, "settings": volume.settings()})  # one entry: their order is not kept
-    save_file({name: value.contiguous() for name, value in volume.state_dict().items()}, path, {"morphem": made_from})
+    tensors = {name: value.contiguous() for name, value in volume.state_dict().items()}
+    path.write_bytes(save(tensors, {"morphem": made_from}))
 
 
 def open_volume(path: Path) -> Volume:

@@ -46,7 +46,6 @@ class FieldVolume(Volume):
         self.from_z = nn.Linear(latent_dim, width, bias=False) if latent_dim else None
         self.trunk = ResidualTrunk(width, layers, 2)
         self.register_buffer("gain_s", torch.ones(box // 2 + 1))
-        self.dtype = torch.float32
 
     def start_from(self, map_zyx: torch.Tensor, gain_s: torch.Tensor) -> None:
         """Take V₀ and the gain; the network then starts at exactly 0, so V starts at V₀."""

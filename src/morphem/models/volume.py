@@ -20,6 +20,8 @@ class Volume(nn.Module, abc.ABC):
     box: int
     radius: float
     latent_dim: int
+    dtype: torch.dtype = torch.float32
+    """Of network products, where there are any; maps are always float32."""
 
     @abc.abstractmethod
     def slices(self, matrix_bh33: torch.Tensor, lattice: Lattice, z_bhq: torch.Tensor) -> torch.Tensor:
