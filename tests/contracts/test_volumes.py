@@ -70,13 +70,25 @@ def transform_of(map_bzyx, matrix_b33):
     return torch.einsum("bv,bkv->bk", map_bzyx.flatten(1).cfloat(), torch.polar(torch.ones_like(phase_bkv), phase_bkv))
 
 
+def whole_maps(volume, z_nq):
+    """A network's maps before what lies outside the images' window is taken away."""
+    return torch.stack([volume._map(z_q) for z_q in z_nq]) if isinstance(volume, FieldVolume) else volume.maps(z_nq)
+
+
+def test_a_networks_maps_end_at_the_images_window():
+    map_nzyx, x = make("field").maps(latents()[:, 0]), torch.arange(BOX) - BOX // 2
+    r_zyx = (x[:, None, None] ** 2 + x[:, None] ** 2 + x**2).sqrt() / (BOX / 2)
+    assert (map_nzyx[:, r_zyx > 0.99] == 0).all()
+    assert (map_nzyx[:, r_zyx < 0.8] != 0).all()
+
+
 def test_slices_are_those_of_the_maps(volume):
     """A network is only asked on its map's own grid; interpolation errs by 3 % off it, once its window is undone."""
     exact = isinstance(volume, FieldVolume)
     matrix_b133 = torch.eye(3).expand(3, 1, 3, 3) if exact else matrices()
     with torch.no_grad():
         slice_bk = volume.slices(matrix_b133, LATTICE, latents())[:, 0]
-        map_bzyx = volume.maps(latents()[:, 0])
+        map_bzyx = whole_maps(volume, latents()[:, 0])
     expected_bk = transform_of(map_bzyx, matrix_b133[:, 0])
     assert (slice_bk - expected_bk).norm() < (1e-4 if exact else 0.03) * expected_bk.norm()
 

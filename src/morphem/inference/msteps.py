@@ -81,28 +81,34 @@ class NormalEquations(MStep):
     def shell_weight_sj(self) -> torch.Tensor:
         """Mean of W_jj over every shell of |k|, (shells, j)."""
         assert self.weight_zyxjj is not None
-        shell_v = self._shell_zyx().flatten()
+        shell_v = self._radius_zyx().round().long().flatten()
         diagonal_vj = self.weight_zyxjj.diagonal(dim1=-2, dim2=-1).flatten(0, 2)
         total_sj = diagonal_vj.new_zeros(int(shell_v.max()) + 1, self.features).index_add_(0, shell_v, diagonal_vj)
         return total_sj / torch.bincount(shell_v)[:, None]
 
     def solve(self, precision_sj: torch.Tensor) -> torch.Tensor:
-        """The maps (j, d, d, d) for prior precisions 1/τ_j(shell), with the interpolation's window divided out."""
+        """The maps (j, d, d, d) for prior precisions 1/τ_j at every shell, interpolated between shells.
+
+        The window of trilinear interpolation is divided out; what prepared images do not tell is 0.
+        """
         assert self.weight_zyxjj is not None and self.data_zyxj is not None
-        shell_zyx = self._shell_zyx()
-        ridge_zyxj = precision_sj[shell_zyx.clamp(max=len(precision_sj) - 1)]
+        radius_zyx = self._radius_zyx()
+        below_zyx = radius_zyx.long().clamp(max=len(precision_sj) - 2)
+        part_zyx1 = (radius_zyx - below_zyx).clamp(max=1)[..., None]
+        ridge_zyxj = precision_sj[below_zyx] ** (1 - part_zyx1) * precision_sj[below_zyx + 1] ** part_zyx1
         value_zyxj = _eliminate(self.weight_zyxjj + torch.diag_embed(ridge_zyxj), self.data_zyxj)
-        value_zyxj[shell_zyx > self.lattice.radius] = 0
+        value_zyxj[radius_zyx > self.lattice.radius + 0.5] = 0
         cube_zyxc = torch.view_as_real(value_zyxj).flatten(-2)
         map_jzyx = cubes.maps_of_cube(cube_zyxc, self.lattice.box, self.padding)
-        return map_jzyx / cubes.interpolation_window(self.lattice.box, self.padding).to(map_jzyx.device)
+        window_zyx = cubes.interpolation_window(self.lattice.box, self.padding).to(map_jzyx.device)
+        return cubes.within_sphere(map_jzyx / window_zyx)
 
-    def _shell_zyx(self) -> torch.Tensor:
-        """Shell, in units of the unpadded lattice, of every voxel."""
+    def _radius_zyx(self) -> torch.Tensor:
+        """|k| of every voxel, in units of the unpadded lattice."""
         h = self.sum_zyxc.shape[2] - 1
         z = torch.arange(-h, h + 1) / self.padding
         x = torch.arange(h + 1) / self.padding
-        return (z[:, None, None] ** 2 + z[:, None] ** 2 + x**2).sqrt().round().long().to(self.sum_zyxc.device)
+        return (z[:, None, None] ** 2 + z[:, None] ** 2 + x**2).sqrt().to(self.sum_zyxc.device)
 
 
 def _eliminate(matrix_vjj: torch.Tensor, data_vj: torch.Tensor) -> torch.Tensor:

@@ -70,8 +70,7 @@ def reconstruct(dataset: Dataset, seed: int, padding: int = 2) -> Consensus:
     """Back-project two half-sets, correlate them, and merge them under the prior that their FSC gives."""
     halves = [_accumulate(dataset, rows, padding) for rows in dataset.halves(seed)]
     half_zyx = [half.solve(1e-3 * half.shell_weight_sj())[0].cpu().numpy() for half in halves]
-    fsc_s = torch.as_tensor(fsc(*half_zyx)).float().clamp(1e-3, 0.999)[: int(dataset.lattice.radius) + 1]
-    fsc_s = fsc_s.to(dataset.device)
+    fsc_s = _smooth(fsc(*half_zyx))[: int(dataset.lattice.radius) + 1].to(dataset.device)
     weight_sj = 0.5 * sum(half.shell_weight_sj()[: len(fsc_s)] for half in halves)
     whole, other = halves
     whole.merge(other)
@@ -80,6 +79,12 @@ def reconstruct(dataset: Dataset, seed: int, padding: int = 2) -> Consensus:
     mask_zyx = automatic(map_zyx)
     curves = half_map_fsc(half_zyx[0], half_zyx[1], mask_zyx, dataset.pixel_A, seed)
     return Consensus(map_zyx, tuple(half_zyx), mask_zyx, curves)
+
+
+def _smooth(fsc_s: np.ndarray) -> torch.Tensor:
+    """An FSC for the prior: its scatter must not set neighbouring shells so far apart that one leaks into the other."""
+    padded_s = np.pad(fsc_s, 1, mode="edge")
+    return torch.from_numpy(np.convolve(padded_s, (0.25, 0.5, 0.25), "valid")).float().clamp(0.03, 0.999)
 
 
 def _accumulate(dataset: Dataset, rows: np.ndarray, padding: int) -> NormalEquations:

@@ -76,21 +76,16 @@ class FieldVolume(Volume):
         return value_bhk if self.base is None else value_bhk + self.base.slices(matrix_bh33, lattice, z_bhq[..., :0])
 
     def maps(self, z_nq: torch.Tensor) -> torch.Tensor:
-        map_nzyx = torch.stack([self._map(z_q) for z_q in z_nq])
+        map_nzyx = cubes.within_sphere(torch.stack([self._map(z_q) for z_q in z_nq]))
         return map_nzyx if self.base is None else map_nzyx + self.base.maps(z_nq[:, :0])
 
     def _map(self, z_q: torch.Tensor) -> torch.Tensor:
-        """The half ball, 16,384 points at a time, in float32; the DC makes the border's median 0."""
+        """The network's part over the whole box, DC unknown: the half ball, 16,384 points at a time."""
         device = self.gain_s.device
         point_n3 = cubes.half_ball(self.radius).to(device)
         tiles = [self(tile.float()[None], z_q[None].to(device))[0] for tile in point_n3.split(16384)]
         cube_zyxc = cubes.cube_of_points(point_n3, torch.cat(tiles)[:, None], self.radius)
-        h = cube_zyxc.shape[2] - 1
-        cube_zyxc[h, h, 0] = 0
-        map_zyx = cubes.maps_of_cube(cube_zyxc, self.box, padding=1)[0]
-        x = torch.arange(self.box, device=device) - self.box // 2
-        outside_zyx = (x[:, None, None] ** 2 + x[:, None] ** 2 + x**2).sqrt() > 0.9 * self.box / 2
-        return map_zyx - map_zyx[outside_zyx].median()
+        return cubes.maps_of_cube(cube_zyxc, self.box, padding=1)[0]
 
     def _gain(self, point_bk3: torch.Tensor) -> torch.Tensor:
         """The gain of the shell that each point lies in."""

@@ -6,6 +6,7 @@ map lives in a box p·d, of which the middle d is kept. F(k) = Σₓ f(x) exp(�
 
 import torch
 
+from morphem.physics.noise import radii, window
 from morphem.physics.slice import cube_shape
 
 
@@ -50,6 +51,17 @@ def _overlap(h: int, side: int, device) -> tuple[torch.Tensor, torch.Tensor, tor
     k_z, k_x = torch.arange(-reach, reach + 1, device=device), torch.arange(reach + 1, device=device)
     parity = (k_z[:, None, None] + k_z[:, None] + k_x) % 2
     return k_z % side, k_x, 1.0 - 2.0 * parity
+
+
+def within_sphere(map_czyx: torch.Tensor) -> torch.Tensor:
+    """What prepared images can tell of a map: nothing beyond their window, and no DC.
+
+    The DC makes voxels beyond 0.9 of the inscribed radius 0 in the median; then the images' window, 1 to r = 0.85 and
+    0 from r = 0.99, is applied in three dimensions.
+    """
+    r_zyx = radii(map_czyx.shape[-1], 3).to(map_czyx.device)
+    border_c = map_czyx[:, r_zyx > 0.9].median(1).values
+    return (map_czyx - border_c[:, None, None, None]) * window(r_zyx)
 
 
 def half_ball(radius: float) -> torch.Tensor:

@@ -9,23 +9,22 @@ import torch
 from morphem.physics.lattice import Lattice
 
 
-def radius_dd(box: int) -> torch.Tensor:
-    """Distance of every pixel from pixel D/2 in units of half the box, (d, d)."""
+def radii(box: int, dimensions: int = 2) -> torch.Tensor:
+    """Distance of every pixel or voxel from the one at D/2, in units of half the box."""
     x = (torch.arange(box) - box // 2) / (box / 2)
-    return torch.sqrt(x[:, None] ** 2 + x**2)
+    return sum(axis**2 for axis in torch.meshgrid(*[x] * dimensions, indexing="ij")).sqrt()  # type: ignore[union-attr]
 
 
-def window(box: int, inner: float = 0.85, outer: float = 0.99) -> torch.Tensor:
-    """1 to r = inner, a cosine to 0 at r = outer; float32 (d, d)."""
-    r = ((radius_dd(box) - inner) / (outer - inner)).clamp(0, 1)
-    return 0.5 + 0.5 * torch.cos(torch.pi * r)
+def window(r: torch.Tensor, inner: float = 0.85, outer: float = 0.99) -> torch.Tensor:
+    """1 to r = inner, a cosine to 0 at r = outer."""
+    return 0.5 + 0.5 * torch.cos(torch.pi * ((r - inner) / (outer - inner)).clamp(0, 1))
 
 
 def prepare(image_bdd: torch.Tensor, lattice: Lattice) -> torch.Tensor:
     """Images to packed samples: subtract the mean of pixels with r > 0.85, window, transform; complex64 (b, k)."""
-    outside_dd = radius_dd(lattice.box).to(image_bdd.device) > 0.85
-    background_b = image_bdd[:, outside_dd].mean(1)
-    return lattice.pack((image_bdd - background_b[:, None, None]) * window(lattice.box).to(image_bdd.device))
+    r_dd = radii(lattice.box).to(image_bdd.device)
+    background_b = image_bdd[:, r_dd > 0.85].mean(1)
+    return lattice.pack((image_bdd - background_b[:, None, None]) * window(r_dd))
 
 
 class ShellPower:
