@@ -79,7 +79,7 @@ class LinearVolume(Volume):
         return (total_s / torch.bincount(shell_v)).sqrt()[: self.box // 2 + 1]
 
     def _padded_cube(self) -> torch.Tensor:
-        if self._cube is None:
+        if self._cube is None or self._cube.device != self.map_czyx.device:
             window = cubes.interpolation_window(self.box, self.padding).to(self.map_czyx.device)
             self._cube = cubes.cube_of_maps(self.map_czyx / window, self.radius, self.padding)
         return self._cube

@@ -1,0 +1,48 @@
+"""What a CUDA device computes equals what the CPU computes."""
+
+import numpy as np
+import pytest
+import torch
+
+from morphem.data.dataset import Dataset, Source
+from morphem.methods import backproject, fit, load
+from morphem.physics import rotations
+from morphem.physics import slice as slices
+from morphem.physics.lattice import Lattice
+from morphem.run import Compute, Run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+]
+
+
+def test_slices_and_insertion_agree():
+    rng, lattice = np.random.default_rng(0), Lattice.disc(32)
+    cube_zyxc = torch.from_numpy(rng.standard_normal(slices.cube_shape(15, 4)).astype(np.float32))
+    where = torch.from_numpy(rotations.uniform(30, rng)).float(), lattice.coords_k2, torch.arange(4) % 2 == 1
+    here = slices.sample(cube_zyxc, *where)
+    there = slices.sample(cube_zyxc.cuda(), *(x.cuda() for x in where)).cpu()
+    torch.testing.assert_close(here, there, atol=2e-5, rtol=1e-5)
+    sums = torch.zeros_like(cube_zyxc), torch.zeros_like(cube_zyxc).cuda()
+    slices.insert(here, *where, sums[0])
+    slices.insert(here.cuda(), *(x.cuda() for x in where), sums[1])
+    torch.testing.assert_close(sums[0], sums[1].cpu(), atol=1e-4, rtol=1e-4)
+
+
+def test_back_projection_agrees(tiny):
+    maps = [
+        backproject.reconstruct(Dataset.open(Source(tiny / "particles.star"), device=device), seed=0).map_zyx
+        for device in ("cpu", "cuda")
+    ]
+    assert np.linalg.norm(maps[0] - maps[1]) < 1e-4 * np.linalg.norm(maps[0])
+
+
+def test_training_agrees_in_its_loss(tiny, tmp_path):
+    losses = []
+    for device in ("cpu", "cuda"):
+        dataset = Dataset.open(Source(tiny / "particles.star"), device=device)
+        config = load("vae").Config(epochs=3, width=32, latent_dim=2)
+        run = Run(tmp_path / device, Compute(device=device, precision="float32"))
+        losses.append(fit("vae", dataset, config, run).history[-1]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.005)
