@@ -122,13 +122,15 @@ def test_other_files_are_refused(tmp_path):
         open_volume(tmp_path / "weights.safetensors")
 
 
-def test_a_network_on_a_map_starts_at_that_map():
+def test_a_network_on_a_map_adds_to_it():
     volume, base = FieldVolume(BOX, RADIUS, Q, width=16, on_map=True), make("linear")
-    volume.start_from(base.map_czyx[0], base.shell_amplitude())
+    still = LinearVolume.of(base.map_czyx[:1], RADIUS)
+    volume.start_from(still)
+    torch.nn.init.zeros_(volume.trunk.head.weight)
+    torch.nn.init.zeros_(volume.trunk.head.bias)
     torch.testing.assert_close(volume.maps(latents()[:, 0]), base.map_czyx[:1].expand(3, -1, -1, -1), atol=1e-5, rtol=0)
-    nothing = latents()[..., :0]
-    still = LinearVolume.of(base.map_czyx[:1], RADIUS).slices(matrices(), LATTICE, nothing)
-    torch.testing.assert_close(volume.slices(matrices(), LATTICE, latents()), still, atol=1e-4, rtol=1e-4)
+    expected = still.slices(matrices(), LATTICE, latents()[..., :0])
+    torch.testing.assert_close(volume.slices(matrices(), LATTICE, latents()), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_splitting_the_first_layer_equals_concatenation():

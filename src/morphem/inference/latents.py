@@ -17,8 +17,9 @@ from morphem.physics.lattice import Lattice
 class Encoder(EStep):
     """q(z | X) = N(μ, diag s²) by a residual network; penalty β·KL, KL = ½Σ(μ² + s² − 1 − log s²).
 
-    Its input is the whitened image, phase-flipped and centred: X̃ · sign(CTF) · exp(−2πi k·t/D), within `radius`.
-    β rises linearly from 0 over the first `warmup` images of training.
+    Its input is the whitened image, phase-flipped and centred: X̃ · sign(CTF) · exp(−2πi k·t/D), within `radius`. Where
+    the volume adds to a fixed map, that map's image is subtracted first: it tells the pose, not the shape. β rises
+    linearly from 0 over the first `warmup` images of training.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Encoder(EStep):
         self.trunk = ResidualTrunk(width, layers, 2 * latent_dim)
 
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
-        x_bh = self.inlet(torch.view_as_real(self._centred(observed)).flatten(1)).relu_()
+        x_bh = self.inlet(torch.view_as_real(self._seen(observed, volume, model)).flatten(1)).relu_()
         mean_bq, log_variance_bq = self.trunk(x_bh.to(self.dtype)).chunk(2, dim=1)
         log_variance_bq = log_variance_bq.clamp(-20, 10)
         variance_bq = log_variance_bq.exp()
@@ -48,8 +49,13 @@ class Encoder(EStep):
         rise = min(1.0, int(self.seen) / self.warmup) if self.warmup else 1.0
         return Hypotheses.at_given_poses(observed, mean_bq, variance_bq, rise * self.beta * kl_b)
 
-    def _centred(self, observed: Observed) -> torch.Tensor:
-        """Phase-flipped and centred samples of the prefix, (b, k)."""
-        back_bk = observed.lattice.shift_phase(-observed.shift_b2)[:, : self.samples]
-        flip_bk = observed.ctf_bk[:, : self.samples].sign()
-        return observed.sample_bk[:, : self.samples] * flip_bk * back_bk
+    @torch.no_grad()
+    def _seen(self, observed: Observed, volume: Volume | None, model: ImageModel) -> torch.Tensor:
+        """Phase-flipped and centred samples of the prefix, (b, k), less the fixed map's."""
+        sample_bk = observed.sample_bk
+        if volume is not None and volume.base is not None:
+            known = Hypotheses.at_given_poses(observed, *[sample_bk.real[:, :0]] * 2)
+            poses = known.rotation_bh33, known.shift_bh2
+            sample_bk = model.residual(volume.base, observed, *poses, known.z_bhq)[:, 0]
+        back_bk = observed.lattice.shift_phase(-observed.shift_b2)
+        return (sample_bk * observed.ctf_bk.sign() * back_bk)[:, : self.samples]

@@ -65,11 +65,13 @@ def resolve_precision(run: Run, settings: NetworkSettings) -> str:
 def train(dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSettings, run: Run) -> Dataset:
     """Fit `volume` and `estep` in place; the dataset comes back with the noise spectrum of the last epoch.
 
+    The loss recorded is mean |X − X̂|²/σ² with the spectrum that the dataset came with, so that epochs compare.
+
     The order of images and the draws of z are functions of (seed, epoch), so an epoch can be repeated exactly. The
     mean of |X̃ − X̂|² bounds the noise from above whatever the model, so each epoch's replaces σ² where it is lower.
     """
     mstep = Gradient(volume, estep, ImageModel(), settings.step, dataset.particles.optics_n)
-    checkpoints = Checkpoints(run.folder / "checkpoints")
+    checkpoints, first_noise_gs = Checkpoints(run.folder / "checkpoints"), dataset.noise_gs
     found = checkpoints.latest() if run.resume else None
     precision = found.precision if found else resolve_precision(run, settings)
     volume.dtype = estep.dtype = getattr(torch, precision)
@@ -79,12 +81,20 @@ def train(dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSetti
     run.log(f"Training in {precision} on {dataset.device}" + (f", going on after epoch {done}" if done else ""))
     run.forget_history_after(done)
     for epoch in range(done + 1, settings.epochs + 1):
-        dataset = _epoch(epoch, dataset, estep, mstep, settings, run)
+        dataset = _epoch(epoch, dataset, first_noise_gs, estep, mstep, settings, run)
         checkpoints.save(Checkpoint(epoch, precision, _state(dataset, estep, volume, mstep)))
     return dataset
 
 
-def _epoch(epoch: int, dataset: Dataset, estep: EStep, mstep: Gradient, settings: NetworkSettings, run: Run) -> Dataset:
+def _epoch(
+    epoch: int,
+    dataset: Dataset,
+    first_noise_gs: torch.Tensor,
+    estep: EStep,
+    mstep: Gradient,
+    settings: NetworkSettings,
+    run: Run,
+) -> Dataset:
     """One pass: draws, sweep, history; the dataset with its noise lowered where the residual is lower."""
     start, rng = time.monotonic(), np.random.default_rng([run.seed, epoch])
     order = rng.permutation(len(dataset))
@@ -93,15 +103,25 @@ def _epoch(epoch: int, dataset: Dataset, estep: EStep, mstep: Gradient, settings
     sweep(dataset, order, settings.batch_size, estep, mstep, mstep.volume, mstep.model, name)
     last, seconds = mstep.last, time.monotonic() - start
     assert last is not None
+    residual_gs = dataset.noise_gs * last.power_gs
+    loss = _mean_over_samples(residual_gs / first_noise_gs, dataset)
     run.record(
         epoch=epoch,
-        loss=round(last.loss, 6),
+        loss=round(loss, 6),
         penalty=round(last.penalty, 6),
         images_per_s=round(len(dataset) / seconds, 1),
         seconds=round(seconds, 2),
     )
-    run.log(f"{name}: loss {last.loss:.4f}, penalty {last.penalty:.3f}, {len(dataset) / seconds:,.0f} images/s")
-    return dataset.with_noise(torch.minimum(dataset.noise_gs, dataset.noise_gs * last.power_gs))
+    run.log(f"{name}: loss {loss:.4f}, penalty {last.penalty:.3f}, {len(dataset) / seconds:,.0f} images/s")
+    return dataset.with_noise(torch.minimum(dataset.noise_gs, residual_gs))
+
+
+def _mean_over_samples(value_gs: torch.Tensor, dataset: Dataset) -> float:
+    """The mean of a quantity per group and shell over all samples of all images."""
+    images_g = torch.bincount(torch.as_tensor(dataset.particles.optics_n), minlength=len(value_gs))
+    samples_s = torch.bincount(torch.as_tensor(dataset.lattice.shell_k), minlength=value_gs.shape[1])
+    weight_gs = images_g[:, None] * samples_s
+    return float((value_gs * weight_gs).sum() / weight_gs.sum())
 
 
 def _state(dataset: Dataset, estep: EStep, volume: Volume, mstep: Gradient) -> dict[str, torch.Tensor]:

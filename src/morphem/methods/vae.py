@@ -40,6 +40,8 @@ class Config(NetworkSettings):
     """Dimensions of z."""
     beta: float | None = None
     """Weight of the KL divergence; 1 is the evidence lower bound, by default 1/(2 · latent_dim)."""
+    from_consensus: bool = True
+    """The decoder adds to the consensus map, and the encoder sees what that map leaves; without it both start blank."""
     encoder_radius: float = 31
     """The encoder sees samples up to this Fourier radius."""
 
@@ -63,15 +65,12 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     dataset = dataset.with_noise(backproject.residual_noise(dataset, one))
 
     torch.manual_seed(run.seed)
-    volume = FieldVolume(
-        dataset.box, dataset.lattice.radius, config.latent_dim, config.width, config.layers, config.encoding
-    )
-    volume.gain_s = one.shell_amplitude()
+    shape = (config.latent_dim, config.width, config.layers, config.encoding, config.from_consensus)
+    volume = FieldVolume(dataset.box, dataset.lattice.radius, *shape).to(dataset.device)
+    volume.start_from(one)
     beta = 1 / (2 * config.latent_dim) if config.beta is None else config.beta
     shape = (config.latent_dim, config.encoder_radius, config.width, config.layers)
-    encoder = Encoder(dataset.lattice, *shape, beta, warmup=len(dataset))
-    volume.to(dataset.device)
-    encoder.to(dataset.device)
+    encoder = Encoder(dataset.lattice, *shape, beta, warmup=len(dataset)).to(dataset.device)
 
     dataset = train(dataset, encoder, volume, config, run)
     z_nq, covariance_nqq = infer(dataset, encoder, volume, ImageModel())

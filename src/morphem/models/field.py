@@ -19,7 +19,7 @@ from morphem.physics.lattice import Lattice
 class FieldVolume(Volume):
     """V(k, z) = V₀(k) + gain(|k|) · net(features(k/D), z), with V(−k) = conj V(k) by construction.
 
-    V₀ is a fixed map (the consensus), so that the network learns what differs from it; without one V₀ = 0.
+    V₀ is a fixed map (the consensus) where `on_map` is set, so that the network learns what differs from it, else 0.
 
     The first layer is split: W_k · features + W_z · z, the second computed once an image. After it come `layers`
     residual layers of `width` and a linear layer to (Re, Im). Source: Zhong et al., Nat. Methods 18, 176 (2021).
@@ -37,8 +37,7 @@ class FieldVolume(Volume):
         encoding: str = "geometric",
         on_map: bool = False,
     ):
-        super().__init__()
-        self.box, self.radius, self.latent_dim = box, radius, latent_dim
+        super().__init__(box, radius, latent_dim)
         self.width, self.layers, self.encoding, self.on_map = width, layers, encoding, on_map
         self.base = LinearVolume(box, radius) if on_map else None
         self.features = make_encoding(encoding, box)
@@ -47,12 +46,12 @@ class FieldVolume(Volume):
         self.trunk = ResidualTrunk(width, layers, 2)
         self.register_buffer("gain_s", torch.ones(box // 2 + 1))
 
-    def start_from(self, map_zyx: torch.Tensor, gain_s: torch.Tensor) -> None:
-        """Take V₀ and the gain; the network then starts at exactly 0, so V starts at V₀."""
-        assert self.base is not None
-        self.base.map_czyx, self.gain_s = map_zyx[None].float(), gain_s
-        nn.init.zeros_(self.trunk.head.weight)
-        nn.init.zeros_(self.trunk.head.bias)
+    def start_from(self, consensus: LinearVolume) -> None:
+        """Take the gain from the amplitude of a map's shells; with `on_map` V₀ is that map, and the gain a third."""
+        self.gain_s = consensus.shell_amplitude()
+        if self.base is not None:
+            self.base.map_czyx = consensus.map_czyx
+            self.gain_s = self.gain_s / 3
 
     def settings(self) -> dict[str, Any]:
         names = ("box", "radius", "latent_dim", "width", "layers", "encoding", "on_map")

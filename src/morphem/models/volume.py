@@ -17,11 +17,14 @@ from morphem.physics.slice import sample
 class Volume(nn.Module, abc.ABC):
     """V(·, z). V(−k) = conj V(k); maps are in image units: their sum along z is the image before the CTF."""
 
-    box: int
-    radius: float
-    latent_dim: int
     dtype: torch.dtype = torch.float32
     """Of network products, where there are any; maps are always float32."""
+
+    def __init__(self, box: int, radius: float, latent_dim: int):
+        super().__init__()
+        self.box, self.radius, self.latent_dim = box, radius, latent_dim
+        self.base: LinearVolume | None = None
+        """The fixed map that the volume adds to, where it does."""
 
     @abc.abstractmethod
     def slices(self, matrix_bh33: torch.Tensor, lattice: Lattice, z_bhq: torch.Tensor) -> torch.Tensor:
@@ -42,8 +45,8 @@ class LinearVolume(Volume):
     map_czyx: torch.Tensor
 
     def __init__(self, box: int, radius: float, latent_dim: int = 0, padding: int = 2):
-        super().__init__()
-        self.box, self.radius, self.latent_dim, self.padding = box, radius, latent_dim, padding
+        super().__init__(box, radius, latent_dim)
+        self.padding = padding
         self.register_buffer("map_czyx", torch.zeros(latent_dim + 1, box, box, box))
         self._cube: torch.Tensor | None = None
 
