@@ -14,8 +14,11 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from morphem.errors import InputError
+from morphem.io.files import replacing
 
 T = TypeVar("T")
+NOTICE = "Notice: "
+"""What a notice in run.log starts with."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Compute:
     threads: int = 0
     """CPU threads; 0 takes all that this process may use."""
     seed: Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))] = 0
-    """Of everything random: equal seeds give equal results."""
+    """Of everything random: equal seeds give equal results, at one precision."""
 
     def apply(self) -> str:
         """Set the number of threads and return the device, `cpu` or `cuda`. A GPU asked for and absent is refused."""
@@ -77,6 +80,10 @@ class Run:
         with (self.folder / "run.log").open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
+    def notice(self, text: str) -> None:
+        """Something that the user should know of the input; the report repeats it."""
+        self.log(NOTICE + text)
+
     def record(self, **values: Any) -> None:
         """One line of history.jsonl."""
         with (self.folder / "history.jsonl").open("a") as file:
@@ -85,12 +92,20 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """What has been recorded so far."""
         path = self.folder / "history.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return list(_whole_lines(path.read_text())) if path.exists() else []
 
     def forget_history_after(self, epoch: int) -> None:
         """Drop the records of later epochs: they are about to be made again."""
         kept = [line for line in self.history() if line.get("epoch", 0) <= epoch]
-        (self.folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+        with replacing(self.folder / "history.jsonl") as path:
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _whole_lines(text: str) -> Iterator[dict[str, Any]]:
+    """The records of JSON lines; one that a killed run left half-written is passed over."""
+    for line in text.splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)
 
 
 def say(text: str) -> None:

@@ -102,8 +102,8 @@ WITH_RUN = {
     "unknown decoder": ("decode {run} -o {out} --z 0,0 --decoder modle", '"modle"', 'Did you mean "model"?'),
     "too many clusters": ("analyze {run} --clusters 151", "--clusters 151", "give 1 to 150"),
     "no clusters": ("analyze {run} --clusters 0", "--clusters 0", "at least 1 cluster"),
-    "missing truth": ("evaluate {run} --truth {out}", "out/labels.npy: no such file"),
-    "no truth": ("evaluate {run} --truth {run}", "run/labels.npy: no such file"),
+    "missing truth": ("evaluate {run} --truth {out}", "out: is no truth folder (no labels.npy)"),
+    "no truth": ("evaluate {run} --truth {run}", "run: is no truth folder (no labels.npy)"),
     "no truth given": ("evaluate {run} --json", "--truth", "morphem evaluate --help"),
     "resume with other settings": (
         "fit vae {table} -o {run} --resume --width 16 --layers 2 --latent-dim 3 --precision float32",

@@ -181,7 +181,7 @@ def trained(dataset, tile, learning_rate=1e-3):
     torch.manual_seed(0)
     volume = FieldVolume(dataset.box, dataset.lattice.radius, 2, width=16, layers=1)
     encoder = Encoder(dataset.lattice, 2, 31, 16, 1, beta=0.25)
-    mstep = Gradient(volume, encoder, MODEL, learning_rate, dataset.particles.optics_n, tile)
+    mstep = Gradient(volume, encoder, MODEL, learning_rate, dataset, tile)
     mstep.draw_nq = torch.randn(len(dataset), 2, generator=torch.Generator().manual_seed(3))
     return volume, encoder, mstep
 
@@ -219,6 +219,7 @@ def test_a_poisoned_batch_is_skipped_and_ten_end_the_run(tiny_set):
     assert all(torch.equal(p, q) for p, q in zip(before, volume.parameters(), strict=True))
     mstep.update(good, encoder(good, volume, MODEL))
     assert any(not torch.equal(p, q) for p, q in zip(before, volume.parameters(), strict=True))
+    assert mstep.skipped == 1
     with pytest.raises(RunError, match="not a number"):
         for _ in range(10):
             mstep.update(bad, encoder(good, volume, MODEL))

@@ -1,10 +1,13 @@
 """What every volume keeps to: Friedel symmetry, the slice theorem, saving and opening."""
 
+import typing
+
 import numpy as np
 import pytest
 import torch
 
 from morphem.errors import InputError
+from morphem.inference.training import NetworkSettings
 from morphem.models import VOLUMES, open_volume, save_volume
 from morphem.models.encodings import ENCODINGS, FREQUENCIES, encoding
 from morphem.models.field import FieldVolume
@@ -167,6 +170,11 @@ def test_reach_of_every_encoding(name):
     frequency_e = FREQUENCIES[name](64)
     first, last = frequency_e[[0, -1]].div(2 * np.pi).tolist()
     assert (first, last) == pytest.approx(REACH_PX[name], rel=0.01)
+
+
+def test_every_encoding_can_be_chosen():
+    choices = typing.get_args(typing.get_type_hints(NetworkSettings)["encoding"])
+    assert set(choices) == set(ENCODINGS)
 
 
 @pytest.mark.parametrize("name", ENCODINGS)

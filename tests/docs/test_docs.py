@@ -21,7 +21,7 @@ ARROWS = (
     {"methods"}, {"analysis", "evaluation"}, {"cli"}, {"__main__"},
 )  # fmt: skip
 """A module may import its own room and those of earlier sets."""
-MACHINE_PATHS = re.compile(r"(?:/work/|/home/|/Users/|/root/|/mnt/|/scratch/|\b[A-Z]:\\)")
+MACHINE_PATHS = re.compile(r"(?:/home/|/Users/|/root/|/mnt/|/scratch/|\b[A-Z]:\\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

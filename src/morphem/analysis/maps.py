@@ -3,6 +3,7 @@
 Axes: m maps of a series, q latent.
 """
 
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def decode_series(ensemble: Ensemble, z_mq: np.ndarray, folder: Path, decoder: s
 
     Errors: InputError where the folder holds maps and `overwrite` is not set.
     """
-    former = list(folder.glob("map_*.mrc")) if folder.is_dir() else []
+    former = [path for path in folder.glob("map_*.mrc") if re.fullmatch(r"map_\d{3,}", path.stem)]
     if former and not overwrite:
         raise InputError(f"{folder}: holds maps already ({former[0].name}); give another folder or --overwrite")
     level, maps = camera_of(ensemble).level, decoded(ensemble, z_mq, decoder)

@@ -21,6 +21,7 @@ from morphem.analysis.maps import Series, camera_of, write_series
 from morphem.analysis.pictures import VIEWS, Camera
 from morphem.ensemble import Ensemble
 from morphem.physics.fsc import HalfMapFsc, read_fsc_star
+from morphem.run import NOTICE
 
 PAGE_DPI = 110
 """Figures are shown at this many of the page's pixels per inch, so that all their letters have one size."""
@@ -76,7 +77,7 @@ def _facts(ensemble: Ensemble) -> dict[str, Any]:
         "config": config,
         "images": len(ensemble),
         "latent_dim": ensemble.latent_dim,
-        "warnings": [line for line in log if "warning" in line.lower()],
+        "warnings": [line.partition(NOTICE)[2] for line in log if NOTICE in line],
         "citations": citations.read_text() if citations.is_file() else "",
     }
 

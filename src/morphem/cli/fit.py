@@ -13,7 +13,7 @@ from morphem.ensemble import CONFIG, FILES
 from morphem.errors import InputError
 from morphem.io.files import refuse_file
 from morphem.methods import METHODS, load, summary
-from morphem.run import Compute, Output, Run, say
+from morphem.run import Compute, Output, Run
 
 
 def flat(title: str, order: int) -> Parameter:
@@ -53,8 +53,6 @@ def fit_method(name: str, source: Source, config: Any, output: Output, compute: 
     device = compute.apply()
     check_output(output)
     dataset = Dataset.open(source, config.radius, device)
-    for notice in (*dataset.particles.notices, *dataset.images.notices):
-        say(notice)
     if output.overwrite:
         make_room(output.output)
     ensemble = methods.fit(name, dataset, config, Run(output.output, compute, output.resume))

@@ -168,10 +168,15 @@ class Dataset:
         return dataclasses.replace(self, lattice=lattice, packed_nk=packed_nk)
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the two half-sets: those of the table, else by micrograph where known, else at random."""
+        """Rows of the two half-sets: those of the table, else by micrograph where known, else at random.
+
+        One image is its own half-set twice: nothing can be compared.
+        """
         half_n = self.particles.half_n
-        if np.all(half_n > 0):
+        if set(np.unique(half_n)) == {1, 2}:
             return np.flatnonzero(half_n == 1), np.flatnonzero(half_n == 2)
+        if len(self) == 1:
+            return np.zeros(1, np.int64), np.zeros(1, np.int64)
         rng = np.random.default_rng(seed)
         micrograph_n = self.particles.micrograph_n
         unit_n = (

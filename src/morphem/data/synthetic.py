@@ -27,6 +27,7 @@ EXTENT = 0.40  # of the box
 PER_MICROGRAPH = 100
 CHUNK_PIXELS = 2**20  # of the images held at once; the result does not depend on it
 SETTINGS = "simulation.yaml"
+WRITTEN = (SETTINGS, "particles.mrcs", "particles.star", "labels.npy", "truth.parquet", "vols", "mask.mrc")
 
 
 def simulate(
@@ -212,3 +213,5 @@ def _refuse_occupied(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder}: exists already and is no simulation; choose another folder")
     if not overwrite:
         raise InputError(f"{folder}: holds a simulation already; choose another folder or give --overwrite")
+    if foreign := {path.name for path in folder.iterdir()} - set(WRITTEN):
+        raise InputError(f"{folder}: holds {min(foreign)}, which no simulation wrote; choose another folder")

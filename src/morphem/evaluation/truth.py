@@ -20,8 +20,8 @@ from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.evaluation.fsc import auc, benchmark_fsc
 from morphem.evaluation.latents import angle_error, class_agreement, neighbourhood_similarity
+from morphem.io import npy
 from morphem.io.mrc import read_map
-from morphem.io.reading import reading
 from morphem.physics.masks import around
 
 SCORED = 100
@@ -47,8 +47,9 @@ class Truth:
         Errors: InputError where labels.npy is missing or names a state without a map.
         """
         folder = Path(folder)
-        with reading(folder / "labels.npy", "a truth folder's labels"):
-            state_n = np.load(folder / "labels.npy", allow_pickle=False)
+        if not (folder / "labels.npy").exists():
+            raise InputError(f"{folder}: is no truth folder (no labels.npy); give what `morphem simulate` wrote")
+        state_n = npy.read(folder / "labels.npy", "a truth folder's labels")
         maps = tuple(sorted((folder / "vols").glob("*.mrc")))
         if state_n.max(initial=-1) >= len(maps):
             raise InputError(f"{folder}: labels.npy names state {state_n.max()}, vols/ has {len(maps)} maps; add them")
@@ -91,7 +92,8 @@ class Truth:
 def _hinge_angle(folder: Path, state_n: np.ndarray, states: int) -> np.ndarray | None:
     """The motion column of a simulated hinge, else 360°·state/states; None for every other truth."""
     settings = folder / "simulation.yaml"
-    if not settings.is_file() or read_yaml(settings).get("kind") != "hinge":
+    told = read_yaml(settings) if settings.is_file() else {}
+    if told.get("kind") != "hinge" or told.get("atoms"):
         return None
     if (folder / "truth.parquet").is_file():
         return pd.read_parquet(folder / "truth.parquet", columns=["motion"])["motion"].to_numpy(float)
@@ -122,6 +124,10 @@ def evaluate(ensemble: Ensemble, truth: Path | str, decoder: str = "model", seed
 def _matched(ensemble: Ensemble, truth: Truth) -> tuple[np.ndarray, list[str]]:
     """The truth's row of each image of the run, by place in the stack and the stack's name, else by order."""
     table = Particles.read(truth.folder / "particles.star", no_ctf=True, require_poses=False)
+    if len(table) != len(truth.state_n):
+        raise InputError(
+            f"{truth.folder}: particles.star holds {len(table)} images, labels.npy {len(truth.state_n)}; give both"
+        )
     place = {name: row for row, name in enumerate(_short_names(table))}
     rows = [place.get(name, -1) for name in _short_names(ensemble.poses)]
     if min(rows) >= 0:

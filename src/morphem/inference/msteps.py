@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from morphem.data.dataset import Observed
+from morphem.data.dataset import Dataset, Observed
 from morphem.errors import RunError
 from morphem.inference.esteps import EStep, Hypotheses
 from morphem.models.image_model import ImageModel
@@ -135,13 +135,16 @@ class SweepLoss:
     loss: float
     penalty: float
     power_gs: torch.Tensor
+    skipped: int
+    """Batches whose loss or gradient was not finite."""
 
 
 class Gradient(MStep):
     """One Adam step a batch on (Σ|X̃ − X̂(z)|² + penalty)/P with one draw z = μ + Lε, LLᵀ = Cov z.
 
     The volume works on about `tile` samples at a time, so that activations stay in cache; the E-step's own gradient
-    follows from the draws'. A batch whose loss is not finite is skipped; ten in a row end the run.
+    follows from the draws'. A batch whose loss or gradient is not finite is skipped; ten in a row
+    end the run.
     """
 
     def __init__(
@@ -150,10 +153,11 @@ class Gradient(MStep):
         estep: EStep,
         model: ImageModel,
         learning_rate: float,
-        group_n: np.ndarray,
-        tile: int = 8192,
+        dataset: Dataset,
+        tile: int = 4096,
     ):
-        self.volume, self.model, self.tile, self.group_n = volume, model, tile, group_n
+        self.volume, self.model, self.tile = volume, model, tile
+        self.lattice, self.particles = dataset.lattice, dataset.particles
         self.optimizer = torch.optim.Adam([*volume.parameters(), *estep.parameters()], lr=learning_rate)
         self.draw_nq = torch.zeros(0)
         self.bad_in_a_row = 0
@@ -161,7 +165,8 @@ class Gradient(MStep):
         self._start()
 
     def _start(self) -> None:
-        self.images, self.loss, self.penalty, self.power = 0, 0.0, 0.0, None
+        self.images, self.loss, self.penalty, self.skipped = 0, 0.0, 0.0, 0
+        self.power = ShellPower(self.lattice, len(self.particles.optics_names))
 
     def update(self, observed: Observed, hypotheses: Hypotheses) -> None:
         z_bq = self._draw(observed, hypotheses)
@@ -197,7 +202,8 @@ class Gradient(MStep):
 
     def _step(self, observed: Observed, power_bk: torch.Tensor, penalty: float) -> None:
         loss = float(power_bk.mean())
-        if not np.isfinite(loss + penalty):
+        steepness = torch.nn.utils.get_total_norm([p.grad for p in self._parameters() if p.grad is not None])
+        if not np.isfinite(loss + penalty + float(steepness)):
             self._skip(observed)
             return
         self.bad_in_a_row = 0
@@ -205,12 +211,14 @@ class Gradient(MStep):
         self.images += len(observed)
         self.loss += loss * len(observed)
         self.penalty += penalty
-        if self.power is None:
-            self.power = ShellPower(observed.lattice, int(self.group_n.max()) + 1)
-        self.power.add_power(power_bk, self.group_n[observed.index_b])
+        self.power.add_power(power_bk, self.particles.optics_n[observed.index_b])
+
+    def _parameters(self) -> list[torch.Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _skip(self, observed: Observed) -> None:
         self.bad_in_a_row += 1
+        self.skipped += 1
         if self.bad_in_a_row >= 10:
             rows = ", ".join(str(row + 1) for row in observed.index_b[:5])
             raise RunError(
@@ -221,12 +229,13 @@ class Gradient(MStep):
         self.images += other.images
         self.loss += other.loss
         self.penalty += other.penalty
-        if self.power and other.power:
-            self.power.merge(other.power)
+        self.skipped += other.skipped
+        self.power.merge(other.power)
 
     def finish(self) -> None:
         """Close the sweep's sums: their means are in `last`."""
-        if self.power is None:
+        if self.images == 0:
             raise RunError("the loss was not a number in any batch; lower --learning-rate")
-        self.last = SweepLoss(self.images, self.loss / self.images, self.penalty / self.images, self.power.mean())
+        means = self.loss / self.images, self.penalty / self.images
+        self.last = SweepLoss(self.images, *means, self.power.mean(), self.skipped)
         self._start()

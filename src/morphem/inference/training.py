@@ -32,7 +32,7 @@ class NetworkSettings:
     batch_size: Annotated[int, Parameter(alias="-b")] = 16
     """Images a step."""
     learning_rate: Annotated[float | None, Parameter(alias="--lr")] = None
-    """Adam's step; by default 1e-4 · √(batch size / 16)."""
+    """Adam's step; by default 5e-4 · √(batch size / 16)."""
     width: int = 256
     """Width of the networks' layers."""
     layers: int = 3
@@ -52,7 +52,7 @@ class NetworkSettings:
 
     @property
     def step(self) -> float:
-        return self.learning_rate or 1e-4 * (self.batch_size / 16) ** 0.5
+        return self.learning_rate or 5e-4 * (self.batch_size / 16) ** 0.5
 
 
 def resolve_precision(run: Run, settings: NetworkSettings) -> str:
@@ -60,6 +60,14 @@ def resolve_precision(run: Run, settings: NetworkSettings) -> str:
     if run.compute.precision != "auto":
         return run.compute.precision
     return "bfloat16" if bfloat16_pays(8192, settings.width, run.compute.apply()) else "float32"
+
+
+def _precision(found: Checkpoint | None, run: Run, settings: NetworkSettings) -> str:
+    """What a run goes on with is what it began with. Errors: InputError where another one is asked for."""
+    asked = run.compute.precision
+    if found and asked not in ("auto", found.precision):
+        raise InputError(f"--precision {asked}: the run began in {found.precision}; give that, or --overwrite")
+    return found.precision if found else resolve_precision(run, settings)
 
 
 def train(dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSettings, run: Run) -> Dataset:
@@ -70,10 +78,12 @@ def train(dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSetti
     The order of images and the draws of z are functions of (seed, epoch), so an epoch can be repeated exactly. The
     mean of |X̃ − X̂|² bounds the noise from above whatever the model, so each epoch's replaces σ² where it is lower.
     """
-    mstep = Gradient(volume, estep, ImageModel(), settings.step, dataset.particles.optics_n)
+    mstep = Gradient(volume, estep, ImageModel(), settings.step, dataset)
     checkpoints, first_noise_gs = Checkpoints(run.folder / "checkpoints"), dataset.noise_gs
     found = checkpoints.latest() if run.resume else None
-    precision = found.precision if found else resolve_precision(run, settings)
+    precision = _precision(found, run, settings)
+    if found and found.epoch > settings.epochs:
+        raise InputError(f"--epochs {settings.epochs}: the run has done {found.epoch}; give that many or more")
     volume.dtype = estep.dtype = getattr(torch, precision)
     if found:
         dataset = _restore(found.state, dataset, estep, volume, mstep)
@@ -109,6 +119,7 @@ def _epoch(
         epoch=epoch,
         loss=round(loss, 6),
         penalty=round(last.penalty, 6),
+        skipped=last.skipped,
         images_per_s=round(len(dataset) / seconds, 1),
         seconds=round(seconds, 2),
     )

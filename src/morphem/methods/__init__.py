@@ -31,6 +31,8 @@ def fit(name: str, dataset: "Dataset", config: Any, run: "Run") -> "Ensemble":
     from morphem.ensemble import begin
 
     begin(run, dataset, name, config)
+    for notice in (*dataset.particles.notices, *dataset.images.notices):
+        run.notice(notice)
     return load(name).fit(dataset, config, run)
 
 

@@ -48,7 +48,8 @@ class LinearVolume(Volume):
         super().__init__(box, radius, latent_dim)
         self.padding = padding
         self.register_buffer("map_czyx", torch.zeros(latent_dim + 1, box, box, box))
-        self._cube: torch.Tensor | None = None
+        self._cube: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_cube", None))
 
     @classmethod
     def of(cls, map_czyx: torch.Tensor, radius: float, padding: int = 2) -> "LinearVolume":
@@ -75,14 +76,15 @@ class LinearVolume(Volume):
         """Root mean square of the mean map's transform on every shell up to Nyquist, (s,)."""
         cube_zyxc = cubes.cube_of_maps(self.map_czyx[:1], self.box // 2 - 1, padding=1)
         h = cube_zyxc.shape[2] - 1
-        k = torch.arange(-h, h + 1)
+        k = torch.arange(-h, h + 1, device=cube_zyxc.device)
         shell_v = (k[:, None, None] ** 2 + k[:, None] ** 2 + k[h:] ** 2).sqrt().round().long().flatten()
         power_v = (cube_zyxc**2).sum(-1).flatten()
         total_s = power_v.new_zeros(int(shell_v.max()) + 1).index_add_(0, shell_v, power_v)
         return (total_s / torch.bincount(shell_v)).sqrt()[: self.box // 2 + 1]
 
     def _padded_cube(self) -> torch.Tensor:
-        if self._cube is None or self._cube.device != self.map_czyx.device:
+        """The cube of the maps, kept until they change."""
+        if self._cube is None or self._cube[0] is not self.map_czyx:
             window = cubes.interpolation_window(self.box, self.padding).to(self.map_czyx.device)
-            self._cube = cubes.cube_of_maps(self.map_czyx / window, self.radius, self.padding)
-        return self._cube
+            self._cube = self.map_czyx, cubes.cube_of_maps(self.map_czyx / window, self.radius, self.padding)
+        return self._cube[1]

@@ -6,9 +6,6 @@ Axes: n rotations; matrices act on (x, y, z). RELION: R = Rz(ψ) Ry(tilt) Rz(rot
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-MIRROR = np.diag([1.0, 1.0, -1.0])
-"""J: the map reversed along z. V(Jx) seen by J R J gives the same images as V seen by R."""
-
 
 def from_relion(angles_deg_n3: np.ndarray) -> np.ndarray:
     """(n, 3, 3) from RELION's rot, tilt, psi in degrees."""
