@@ -9,7 +9,7 @@ import torch
 from morphem.data.dataset import Dataset
 from morphem.errors import RunError
 from morphem.inference.esteps import EStep, Hypotheses, Known
-from morphem.inference.latents import Encoder
+from morphem.inference.latents import Encoder, ImageView, MapView
 from morphem.inference.msteps import Gradient, NormalEquations, _eliminate
 from morphem.io.mrc import read_map
 from morphem.models.field import FieldVolume
@@ -21,19 +21,21 @@ MODEL = ImageModel()
 
 def esteps(dataset: Dataset) -> dict[str, EStep]:
     torch.manual_seed(0)
-    return {"Known": Known(), "Encoder": Encoder(dataset.lattice, 3, 31, 16, 2, beta=0.5).eval()}
+    views = {"image": ImageView(dataset.lattice, 31), "map": MapView(6, torch.linspace(1, 0.1, 17))}
+    encoders = {f"Encoder ({name})": Encoder(view, 3, 16, 2, beta=0.5).eval() for name, view in views.items()}
+    return {"Known": Known(), **encoders}
 
 
-@pytest.fixture(params=["Known", "Encoder"])
+@pytest.fixture(params=["Known", "Encoder (image)", "Encoder (map)"])
 def estep(request, tiny_set):
     return esteps(tiny_set)[request.param]
 
 
-def test_every_estep_is_tested():
+def test_every_estep_is_tested(tiny_set):
     def final(cls):
         return {sub for child in cls.__subclasses__() for sub in (final(child) or {child})}
 
-    assert {cls.__name__ for cls in final(EStep)} == {"Known", "Encoder"}
+    assert final(EStep) == {type(estep) for estep in esteps(tiny_set).values()}
 
 
 def test_hypotheses_keep_to_the_contract(estep, tiny_set):
@@ -70,7 +72,7 @@ def test_small_variances_survive():
 
 
 def test_the_penalty_is_beta_times_the_kl_of_gaussians(tiny_set):
-    encoder = esteps(tiny_set)["Encoder"]
+    encoder = esteps(tiny_set)["Encoder (image)"]
     found = encoder(tiny_set.observed(np.arange(6)), None, MODEL)
     mean_bq, variance_bq = found.z_bhq[:, 0], found.z_cov_bhqq[:, 0].diagonal(dim1=-2, dim2=-1)
     normal = torch.distributions.Normal
@@ -79,16 +81,17 @@ def test_the_penalty_is_beta_times_the_kl_of_gaussians(tiny_set):
 
 
 def test_beta_rises_over_the_warm_up(tiny_set):
-    encoder = Encoder(tiny_set.lattice, 2, 31, 16, 1, beta=1.0, warmup=20)
+    encoder = Encoder(ImageView(tiny_set.lattice, 31), 2, 16, 1, beta=1.0, warmup=20)
     observed = tiny_set.observed(np.arange(10))
     half, full, later = (encoder(observed, None, MODEL).penalty_b.sum().item() for _ in range(3))
     assert half == pytest.approx(full / 2, rel=1e-4)
     assert later == pytest.approx(full, rel=1e-4)
 
 
-def test_the_encoder_sees_centred_images(tiny_set):
+@pytest.mark.parametrize("name", ["image", "map"])
+def test_the_encoder_sees_centred_images(tiny_set, name):
     """An image and its shift, both moved, look the same."""
-    encoder, observed = esteps(tiny_set)["Encoder"], tiny_set.observed(np.arange(4))
+    encoder, observed = esteps(tiny_set)[f"Encoder ({name})"], tiny_set.observed(np.arange(4))
     move_b2 = torch.tensor([[3.0, -2.0]]).expand(4, 2)
     moved = dataclasses.replace(
         observed,
@@ -97,6 +100,35 @@ def test_the_encoder_sees_centred_images(tiny_set):
     )
     here, there = (encoder(o, None, MODEL).phi_bhj for o in (observed, moved))
     torch.testing.assert_close(here, there, atol=1e-3, rtol=1e-3)
+
+
+def test_a_map_view_does_not_depend_on_the_frame_of_the_image(tiny_set):
+    """Turned in its plane by 90°, with the pose turned alike, an image says the same of the map."""
+    view, observed = MapView(6, torch.linspace(1, 0.1, 17)), tiny_set.observed(np.arange(4))
+    k = observed.lattice.k_k2
+    place = {tuple(k_2): i for i, k_2 in enumerate(k)}
+    turned = [place.get((-y, x), place.get((y, -x))) for x, y in k]
+    conjugate = torch.tensor([(-y, x) not in place for x, y in k])
+
+    def turn(value_bk):
+        return torch.where(conjugate, value_bk[:, turned].conj(), value_bk[:, turned])
+
+    quarter = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    moved = dataclasses.replace(
+        observed,
+        sample_bk=turn(observed.sample_bk * observed.lattice.shift_phase(-observed.shift_b2)),
+        ctf_bk=turn(observed.ctf_bk.cfloat()).real,
+        rotation_b33=quarter @ observed.rotation_b33,
+        shift_b2=torch.zeros(4, 2),
+    )
+    torch.testing.assert_close(view(moved, None, MODEL), view(observed, None, MODEL), atol=1e-2, rtol=1e-3)
+
+
+def test_calibrated_inputs_have_variance_one(tiny, tiny_set):
+    view, observed = MapView(6, torch.linspace(1, 0.1, 17)), tiny_set.observed(np.arange(100))
+    view.calibrate(observed, true_linear(tiny), MODEL)
+    input_bc = view(observed, true_linear(tiny), MODEL)
+    assert input_bc[input_bc != 0].std().item() == pytest.approx(1.0, rel=1e-3)
 
 
 def summed(dataset, shards):
@@ -180,7 +212,7 @@ def test_the_loss_is_one_at_the_truth(tiny, tiny_set):
 def trained(dataset, tile, learning_rate=1e-3):
     torch.manual_seed(0)
     volume = FieldVolume(dataset.box, dataset.lattice.radius, 2, width=16, layers=1)
-    encoder = Encoder(dataset.lattice, 2, 31, 16, 1, beta=0.25)
+    encoder = Encoder(ImageView(dataset.lattice, 31), 2, 16, 1, beta=0.25)
     mstep = Gradient(volume, encoder, MODEL, learning_rate, dataset, tile)
     mstep.draw_nq = torch.randn(len(dataset), 2, generator=torch.Generator().manual_seed(3))
     return volume, encoder, mstep

@@ -67,6 +67,15 @@ def test_the_sum_does_not_depend_on_the_number_of_slabs(slabs):
     assert np.abs(one).max() > 0
 
 
+def test_cubes_of_single_slices_add_up_to_insert():
+    cube_zyxc, matrix_b33, value_bkc, odd_c = case(2)
+    each_bzyxc = slices.insert_each(value_bkc, matrix_b33, LATTICE.coords_k2, odd_c, 11)
+    together_zyxc = inserted(value_bkc, matrix_b33, odd_c, cube_zyxc)
+    torch.testing.assert_close(each_bzyxc.sum(0), together_zyxc, atol=1e-4, rtol=1e-4)
+    alone_zyxc = inserted(value_bkc[3:4], matrix_b33[3:4], odd_c, cube_zyxc)
+    torch.testing.assert_close(each_bzyxc[3], alone_zyxc, atol=1e-4, rtol=1e-4)
+
+
 def test_points_outside_the_cube_read_zero_and_write_nothing():
     cube_zyxc, matrix_b33, value_bkc, odd_c = case(2)
     far_b33 = 3 * matrix_b33

@@ -1,6 +1,6 @@
 """E-steps over the latent z at known poses.
 
-Axes: b images, k samples, q latent, h width.
+Axes: b images, k samples, q latent, h width, s shells, c inputs, v voxels.
 """
 
 import torch
@@ -11,35 +11,89 @@ from morphem.inference.esteps import EStep, Hypotheses
 from morphem.models.image_model import ImageModel
 from morphem.models.nets import ResidualTrunk
 from morphem.models.volume import Volume
+from morphem.physics.cube import half_ball, odd_channels
 from morphem.physics.lattice import Lattice
+from morphem.physics.slice import cube_shape, insert_each
+
+
+class ImageView(nn.Module):
+    """The image phase-flipped and centred, X̃ · sign(CTF) · exp(−2πi k·t/D), |k| ≤ radius: `inputs` numbers."""
+
+    def __init__(self, lattice: Lattice, radius: float):
+        super().__init__()
+        self.samples = lattice.prefix(radius)
+        self.inputs = 2 * self.samples
+
+    def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> torch.Tensor:
+        back_bk = observed.lattice.shift_phase(-observed.shift_b2)
+        flipped_bk = observed.sample_bk * observed.ctf_bk.sign() * back_bk
+        return torch.view_as_real(flipped_bk[:, : self.samples]).flatten(1)
+
+
+class MapView(nn.Module):
+    """What the fixed map V₀ leaves of the image, back-projected into the map's frame at the known pose, |k| ≤ radius:
+
+        Sᵀ[ g a · exp(−2πi k·t/D) · (X̃ − a exp(2πi k·t/D) S V₀) ],  a = CTF/σ
+
+    with g(|k|) the amplitude of the map's shells. It is the gradient of the likelihood by the volume, scaled by how
+    large a change is to be expected: for a linear subspace of volumes the posterior of z is linear in it, so that a
+    network need not learn what a pose does to an image.
+    """
+
+    place_v: torch.Tensor
+    amplitude_s: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, radius: float, amplitude_s: torch.Tensor):
+        super().__init__()
+        self.radius = radius
+        depth, height, width, _ = cube_shape(radius, 2)
+        x_v, y_v, z_v = half_ball(radius).unbind(1)
+        self.register_buffer("place_v", ((z_v + depth // 2) * height + y_v + height // 2) * width + x_v)
+        self.register_buffer("amplitude_s", amplitude_s.clone())
+        self.register_buffer("scale", torch.ones(()))
+        self.inputs = 2 * len(x_v)
+
+    def calibrate(self, observed: Observed, volume: Volume, model: ImageModel) -> None:
+        """Scale the inputs so that those of `observed` have variance 1 where they are not 0."""
+        input_bc = self(observed, volume, model)
+        self.scale = self.scale / input_bc[input_bc != 0].std()
+
+    @torch.no_grad()
+    def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> torch.Tensor:
+        near = observed.prefix(self.radius)
+        residual_bk = near.sample_bk
+        if volume is not None and volume.base is not None:
+            known = Hypotheses.at_given_poses(near, *[residual_bk.real[:, :0]] * 2)
+            poses = known.rotation_bh33, known.shift_bh2
+            residual_bk = model.residual(volume.base, near, *poses, known.z_bhq)[:, 0]
+        weight_bk = self.scale * near.ctf_bk * self.amplitude_s[torch.as_tensor(near.lattice.shell_k)]
+        value_bk = residual_bk * weight_bk * near.lattice.shift_phase(-near.shift_b2)
+        matrix_b33 = near.rotation_b33 * near.ratio_b[:, None, None]
+        where = matrix_b33, near.lattice.coords_k2, odd_channels(1)
+        cube_bvc = insert_each(torch.view_as_real(value_bk), *where, self.radius).flatten(1, 3)
+        return cube_bvc[:, self.place_v].flatten(1)
 
 
 class Encoder(EStep):
     """q(z | X) = N(μ, diag s²) by a residual network; penalty β·KL, KL = ½Σ(μ² + s² − 1 − log s²).
 
-    Its input is the whitened image, phase-flipped and centred: X̃ · sign(CTF) · exp(−2πi k·t/D), within `radius`. Where
-    the volume adds to a fixed map, that map's image is subtracted first: it tells the pose, not the shape. β rises
-    linearly from 0 over the first `warmup` images of training.
+    Its input is what `view` makes of an image. β rises linearly from 0 over the first `warmup` images of training.
     """
 
+    seen: torch.Tensor
+
     def __init__(
-        self,
-        lattice: Lattice,
-        latent_dim: int,
-        radius: float,
-        width: int,
-        layers: int,
-        beta: float = 1.0,
-        warmup: int = 0,
+        self, view: ImageView | MapView, latent_dim: int, width: int, layers: int, beta: float, warmup: int = 0
     ):
         super().__init__()
-        self.samples, self.latent_dim, self.beta, self.warmup = lattice.prefix(radius), latent_dim, beta, warmup
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
-        self.inlet = nn.Linear(2 * self.samples, width)
+        self.view, self.latent_dim, self.beta, self.warmup = view, latent_dim, beta, warmup
+        self.inlet = nn.Linear(view.inputs, width)
         self.trunk = ResidualTrunk(width, layers, 2 * latent_dim)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
-        x_bh = self.inlet(torch.view_as_real(self._seen(observed, volume, model)).flatten(1)).relu_()
+        x_bh = self.inlet(self.view(observed, volume, model)).relu_()
         mean_bq, log_variance_bq = self.trunk(x_bh.to(self.dtype)).chunk(2, dim=1)
         log_variance_bq = log_variance_bq.clamp(-20, 10)
         variance_bq = log_variance_bq.exp()
@@ -48,14 +102,3 @@ class Encoder(EStep):
             self.seen += len(observed)
         rise = min(1.0, int(self.seen) / self.warmup) if self.warmup else 1.0
         return Hypotheses.at_given_poses(observed, mean_bq, variance_bq, rise * self.beta * kl_b)
-
-    @torch.no_grad()
-    def _seen(self, observed: Observed, volume: Volume | None, model: ImageModel) -> torch.Tensor:
-        """Phase-flipped and centred samples of the prefix, (b, k), less the fixed map's."""
-        sample_bk = observed.sample_bk
-        if volume is not None and volume.base is not None:
-            known = Hypotheses.at_given_poses(observed, *[sample_bk.real[:, :0]] * 2)
-            poses = known.rotation_bh33, known.shift_bh2
-            sample_bk = model.residual(volume.base, observed, *poses, known.z_bhq)[:, 0]
-        back_bk = observed.lattice.shift_phase(-observed.shift_b2)
-        return (sample_bk * observed.ctf_bk.sign() * back_bk)[:, : self.samples]

@@ -6,15 +6,16 @@ Assumes known poses. Minimises Σ_k |X̃ − X̂(z)|² + β·KL(q(z|X) ‖ N(0, 
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from cyclopts import Parameter
 
 from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
-from morphem.inference.latents import Encoder
+from morphem.inference.latents import Encoder, ImageView, MapView
 from morphem.inference.sweep import infer
 from morphem.inference.training import NetworkSettings, train
 from morphem.methods import backproject
@@ -42,8 +43,10 @@ class Config(NetworkSettings):
     """Weight of the KL divergence; 1 is the evidence lower bound, by default 1/(2 · latent_dim)."""
     from_consensus: bool = True
     """The decoder adds to the consensus map, and the encoder sees what that map leaves; without it both start blank."""
-    encoder_radius: float = 31
-    """The encoder sees samples up to this Fourier radius."""
+    encoder: Literal["map", "image"] = "map"
+    """What the encoder sees: the image back-projected into the map's frame at its pose, or the image as it is."""
+    encoder_radius: float | None = None
+    """Up to which Fourier radius; by default 10 for a map, 31 for an image."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +56,7 @@ class Config(NetworkSettings):
             )
         if self.beta is not None and not 0 <= self.beta < math.inf:
             raise InputError(f"--beta {self.beta}: expected 0 or more")
-        if not self.encoder_radius >= 1:
+        if self.encoder_radius is not None and not self.encoder_radius >= 1:
             raise InputError(f"--encoder-radius {self.encoder_radius}: expected at least 1 Fourier pixel")
 
 
@@ -69,10 +72,20 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     volume = FieldVolume(dataset.box, dataset.lattice.radius, *shape).to(dataset.device)
     volume.start_from(one)
     beta = 1 / (2 * config.latent_dim) if config.beta is None else config.beta
-    shape = (config.latent_dim, config.encoder_radius, config.width, config.layers)
-    encoder = Encoder(dataset.lattice, *shape, beta, warmup=len(dataset)).to(dataset.device)
+    shape = (config.latent_dim, config.width, config.layers)
+    encoder = Encoder(_view(dataset, config, volume), *shape, beta, warmup=len(dataset)).to(dataset.device)
 
     dataset = train(dataset, encoder, volume, config, run)
     z_nq, covariance_nqq = infer(dataset, encoder, volume, ImageModel())
     volume.dtype = torch.float32
     return save(run, dataset, REFERENCES, volume.cpu(), z_nq, covariance_nqq)
+
+
+def _view(dataset: Dataset, config: Config, volume: FieldVolume) -> ImageView | MapView:
+    """What the encoder is to see."""
+    largest = dataset.lattice.radius
+    if config.encoder == "image":
+        return ImageView(dataset.lattice, min(config.encoder_radius or 31, largest))
+    view = MapView(min(config.encoder_radius or 10, largest), volume.gain_s).to(dataset.device)
+    view.calibrate(dataset.observed(np.arange(min(500, len(dataset)))), volume, ImageModel())
+    return view

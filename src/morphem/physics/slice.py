@@ -9,6 +9,8 @@ A slice's points are p = k @ M with M any 3 × 3 matrix whose first two rows mat
 the cube, times the ratio of pixel sizes.
 """
 
+import math
+
 import numba
 import numpy as np
 import torch
@@ -49,6 +51,18 @@ def insert(
     h = cube_zyxc.shape[2] - 1
     edges = _slab_edges(h, numba.get_num_threads())
     _insert_numba(value_bkc.contiguous().numpy(), *_plain(matrix_b33, coords_k2, odd_c), edges, cube_zyxc.numpy())
+
+
+def insert_each(
+    value_bkc: torch.Tensor, matrix_b33: torch.Tensor, coords_k2: torch.Tensor, odd_c: torch.Tensor, radius: float
+) -> torch.Tensor:
+    """`insert` of every slice into a cube of its own, (b, z, y, x, c): small radii only."""
+    shape = cube_shape(radius, value_bkc.shape[-1])
+    cube_bvc = value_bkc.new_zeros(len(value_bkc), math.prod(shape[:3]), shape[3])
+    places, weights, sign_bkc = _corners(cube_bvc[0].view(shape), matrix_b33, coords_k2, odd_c)
+    start_b1 = torch.arange(len(cube_bvc), device=value_bkc.device)[:, None] * cube_bvc.shape[1]
+    _add(cube_bvc.view(-1, shape[3]), [start_b1 + place for place in places], weights, value_bkc * sign_bkc)
+    return cube_bvc.unflatten(1, shape[:3])
 
 
 def fold(cube_zyxc: torch.Tensor, odd_c: torch.Tensor) -> torch.Tensor:
@@ -180,7 +194,10 @@ def _sample_torch(cube_zyxc, matrix_b33, coords_k2, odd_c):
 
 def _insert_torch(value_bkc, matrix_b33, coords_k2, odd_c, cube_zyxc):
     places, weights, sign_bkc = _corners(cube_zyxc, matrix_b33, coords_k2, odd_c)
-    flat_vc = cube_zyxc.view(-1, cube_zyxc.shape[-1])
-    signed_bkc = value_bkc.to(cube_zyxc) * sign_bkc
+    _add(cube_zyxc.view(-1, cube_zyxc.shape[-1]), places, weights, value_bkc.to(cube_zyxc) * sign_bkc)
+
+
+def _add(flat_vc, places, weights, signed_bkc):
+    """Add every value, times its corners' weights, at its corners' places."""
     for place_bk, weight_bk in zip(places, weights, strict=True):
         flat_vc.index_add_(0, place_bk.flatten(), (signed_bkc * weight_bk[..., None]).flatten(0, 1))
