@@ -1,6 +1,6 @@
 """Seconds to simulate 5,000 images of 64 px, every kind.
 
-    python bench/simulation.py
+python bench/simulation.py
 """
 
 import tempfile

@@ -25,7 +25,7 @@ from morphem.run import NOTICE
 
 PAGE_DPI = 110
 """Figures are shown at this many of the page's pixels per inch, so that all their letters have one size."""
-UNPLOTTED = {"epoch", "seconds", "time"}
+UNPLOTTED = {"epoch", "seconds", "skipped", "images_per_s"}
 """Records of history.jsonl that say nothing about convergence."""
 
 

@@ -211,11 +211,11 @@ def demo(
 
     simulate(output / "simulation", config=DEMO, overwrite=overwrite)
     source = Source(output / "simulation" / "particles.star")
-    settings = vae.Config(latent_dim=2, epochs=20, width=128)
+    settings = vae.Config(latent_dim=6, epochs=8, width=128)
     ensemble = fit_method("vae", source, settings, Output(output / "run", overwrite=overwrite), compute)
-    report = write_analysis(ensemble, Analysis(clusters=12), compute.seed)
+    report = write_analysis(ensemble, Analysis(clusters=10), compute.seed)
     evaluate(ensemble.folder, truth=output / "simulation")
     print(f"\nOpen this in a browser: {report}")
 
 
-DEMO = Simulation(kind="hinge", images=2000, box=48, pixel_size=4.0, snr=0.5)
+DEMO = Simulation(kind="hinge", images=2500, box=48, pixel_size=4.0, snr=1.0)

@@ -33,14 +33,18 @@ REFERENCES = backproject.REFERENCES | {
 }
 
 
+WARMUP_EPOCHS = 5
+"""β rises from 0 over so many epochs: at full strength from the start it would shut z before the decoder uses it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(NetworkSettings):
     """A latent z for every image and a network that turns it into a map."""
 
     latent_dim: Annotated[int, Parameter(alias="--zdim")] = 8
     """Dimensions of z."""
-    beta: float | None = None
-    """Weight of the KL divergence; 1 is the evidence lower bound, by default 1/(2 · latent_dim)."""
+    beta: float = 1.0
+    """Weight of the KL divergence; 1 is the evidence lower bound."""
     from_consensus: bool = True
     """The decoder adds to the consensus map, and the encoder sees what that map leaves; without it both start blank."""
     encoder: Literal["map", "image"] = "map"
@@ -54,7 +58,7 @@ class Config(NetworkSettings):
             raise InputError(
                 f"--latent-dim {self.latent_dim}: expected at least 1 (one map without z is `fit backproject`)"
             )
-        if self.beta is not None and not 0 <= self.beta < math.inf:
+        if not 0 <= self.beta < math.inf:
             raise InputError(f"--beta {self.beta}: expected 0 or more")
         if self.encoder_radius is not None and not self.encoder_radius >= 1:
             raise InputError(f"--encoder-radius {self.encoder_radius}: expected at least 1 Fourier pixel")
@@ -71,9 +75,9 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     shape = (config.latent_dim, config.width, config.layers, config.encoding, config.from_consensus)
     volume = FieldVolume(dataset.box, dataset.lattice.radius, *shape).to(dataset.device)
     volume.start_from(one)
-    beta = 1 / (2 * config.latent_dim) if config.beta is None else config.beta
     shape = (config.latent_dim, config.width, config.layers)
-    encoder = Encoder(_view(dataset, config, volume), *shape, beta, warmup=len(dataset)).to(dataset.device)
+    encoder = Encoder(_view(dataset, config, volume), *shape, config.beta, warmup=WARMUP_EPOCHS * len(dataset))
+    encoder.to(dataset.device)
 
     dataset = train(dataset, encoder, volume, config, run)
     z_nq, covariance_nqq = infer(dataset, encoder, volume, ImageModel())
