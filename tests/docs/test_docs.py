@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "morphem"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 ARROWS = (
-    {"errors"}, {"config"}, {"run"}, {"io"}, {"physics"}, {"data"}, {"models"}, {"inference"}, {"ensemble"},
+    {"errors"}, {"config"}, {"io"}, {"run"}, {"physics"}, {"data"}, {"models"}, {"inference"}, {"ensemble"},
     {"methods"}, {"analysis", "evaluation"}, {"cli"}, {"__main__"},
 )  # fmt: skip
 """A module may import its own room and those of earlier sets."""
