@@ -146,7 +146,7 @@ def test_imports_follow_the_arrows():
         ("morphem.io.star", "def f():\n    from morphem.physics import ctf", False),
         ("morphem.io.star", "from ..data import particles", False),
         ("morphem.analysis.report", "import morphem.evaluation.fsc", False),
-        ("morphem.run", "from morphem import io", False),
+        ("morphem.io.star", "from morphem import run", False),
         ("morphem.data.dataset", "import importlib\nimportlib.import_module('morphem.models')", False),
         ("morphem", "from morphem.errors import InputError", False),
         ("morphem.data.dataset", "from morphem.physics.ctf import ctf\nfrom . import particles", True),
