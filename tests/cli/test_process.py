@@ -139,7 +139,7 @@ def tiny_disk(tmp_path):
     """A file system with room for one checkpoint and not for two."""
     if (
         shutil.which("mount") is None
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "none", tmp_path]).returncode
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1800k", "none", tmp_path]).returncode
     ):
         pytest.skip("a file system cannot be mounted here")
     yield tmp_path
