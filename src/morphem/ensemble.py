@@ -118,7 +118,8 @@ class Ensemble:
         import torch
 
         with torch.inference_mode():
-            return self.volume.maps(torch.from_numpy(z_q[None]))[0].cpu().numpy()
+            device = next(self.volume.buffers()).device
+            return self.volume.maps(torch.from_numpy(z_q[None]).to(device))[0].cpu().numpy()
 
     def dataset(self, radius: float | None = None) -> Dataset:
         """The images of the run, reopened from the stored paths."""

@@ -1,6 +1,7 @@
 """Every command but `fit`: flags from the dataclasses of what it calls, results on stdout, progress on stderr."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -151,8 +152,9 @@ def analyze(
     """
     from morphem.analysis import analyze as write_analysis
 
-    compute.apply()
-    print(f"Finished: {write_analysis(Ensemble.open(run), settings, compute.seed)}")
+    ensemble = Ensemble.open(run)
+    ensemble.volume.to(compute.apply())
+    print(f"Finished: {write_analysis(ensemble, settings, compute.seed)}")
 
 
 def evaluate(
@@ -209,7 +211,7 @@ def demo(
     from morphem.data.dataset import Source
     from morphem.methods import vae
 
-    simulate(output / "simulation", config=DEMO, overwrite=overwrite)
+    simulate(output / "simulation", config=replace(DEMO, seed=compute.seed), overwrite=overwrite)
     source = Source(output / "simulation" / "particles.star")
     settings = vae.Config(latent_dim=6, epochs=8, width=128)
     ensemble = fit_method("vae", source, settings, Output(output / "run", overwrite=overwrite), compute)

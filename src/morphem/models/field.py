@@ -50,7 +50,7 @@ class FieldVolume(Volume):
         """Take the gain from the amplitude of a map's shells; with `on_map` V₀ is that map, and the gain a third."""
         self.gain_s = consensus.shell_amplitude()
         if self.base is not None:
-            self.base.map_czyx = consensus.map_czyx
+            self.base = consensus
             self.gain_s = self.gain_s / 3
 
     def settings(self) -> dict[str, Any]:
