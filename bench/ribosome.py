@@ -17,8 +17,8 @@ from morphem.data.dataset import Dataset, Source
 from morphem.data.particles import Particles
 from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate
+from morphem.inference import consensus
 from morphem.io.mrc import create_stack, read_map
-from morphem.methods import backproject
 from morphem.models.volume import LinearVolume
 from morphem.physics.ctf import ctf
 from morphem.physics.fsc import fsc
@@ -50,8 +50,8 @@ def main() -> None:
     map_zyx = torch.tensor(read_map(fixtures / "ribosome70S_65.mrc")[0])[:BOX, :BOX, :BOX]
     with tempfile.TemporaryDirectory() as scratch:
         write_images(Path(scratch) / "set", map_zyx)
-        consensus = backproject.reconstruct(Dataset.open(Source(Path(scratch) / "set" / "particles.star")), seed=0)
-    curve_s = fsc(consensus.map_zyx, map_zyx.numpy())
+        found = consensus.reconstruct(Dataset.open(Source(Path(scratch) / "set" / "particles.star")), seed=0)
+    curve_s = fsc(found.map_zyx, map_zyx.numpy())
     third = (BOX // 2) // 3
     print(f"FSC against the truth, lowest up to a third of Nyquist (shell {third}): {curve_s[1 : third + 1].min():.4f}")
     print(f"first shell below 0.9: {np.argmax(curve_s[1:] < 0.9) + 1}; below 0.5: {np.argmax(curve_s[1:] < 0.5) + 1}")

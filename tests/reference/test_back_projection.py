@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from morphem.data.dataset import Dataset, Source
+from morphem.inference import consensus
 from morphem.io.mrc import read_map
-from morphem.methods import backproject
 from morphem.physics.fsc import fsc
 
 
@@ -20,7 +20,7 @@ def toy_map(fixtures):
 
 
 def reconstruct(**source):
-    return backproject.reconstruct(Dataset.open(Source(**source)), seed=0)
+    return consensus.reconstruct(Dataset.open(Source(**source)), seed=0)
 
 
 def toy_sources(fixtures):
@@ -45,7 +45,7 @@ def test_transposed_rotations_do_not(fixtures, toy_map):
     dataset = Dataset.open(Source(**toy_sources(fixtures)["without a CTF"]))
     table = dataset.particles
     turned = table.with_poses(np.swapaxes(table.rotation_n33, 1, 2), table.shift_A_n2)
-    wrong = backproject.reconstruct(
+    wrong = consensus.reconstruct(
         Dataset(dataset.source, turned, dataset.images, dataset.lattice, dataset.noise_gs, dataset.packed_nk), 0
     )
     assert correlation(wrong.map_zyx, toy_map) < 0.7
@@ -68,5 +68,5 @@ def test_the_likelihood_prefers_the_true_map(fixtures, toy_map):
 
 
 def test_half_maps_of_the_toy_agree(fixtures):
-    consensus = reconstruct(**toy_sources(fixtures)["without a CTF"])
-    assert fsc(*consensus.half_zyx)[1:8].min() > 0.9
+    found = reconstruct(**toy_sources(fixtures)["without a CTF"])
+    assert fsc(*found.half_zyx)[1:8].min() > 0.9

@@ -10,9 +10,9 @@ from morphem.data.particles import Particles
 from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate
 from morphem.errors import InputError
+from morphem.inference import consensus
 from morphem.io import star
 from morphem.io.mrc import read_map
-from morphem.methods import backproject
 from morphem.physics.fsc import fsc
 
 
@@ -67,13 +67,13 @@ def clean(tmp_path_factory):
 
 
 def test_the_map_has_the_truths_scale_and_hand(clean):
-    consensus = backproject.reconstruct(Dataset.open(Source(clean / "particles.star")), seed=0)
+    found = consensus.reconstruct(Dataset.open(Source(clean / "particles.star")), seed=0)
     truth = read_map(clean / "vols/000.mrc")[0]
     low = truth_low_passed(truth, 12)
-    slope = (consensus.map_zyx * low).sum() / (low * low).sum()
+    slope = (found.map_zyx * low).sum() / (low * low).sum()
     assert slope == pytest.approx(1.0, abs=0.05)
-    assert np.corrcoef(consensus.map_zyx.ravel(), truth.ravel())[0, 1] > 0.98
-    assert np.corrcoef(consensus.map_zyx[::-1].ravel(), truth.ravel())[0, 1] < 0.9
+    assert np.corrcoef(found.map_zyx.ravel(), truth.ravel())[0, 1] > 0.98
+    assert np.corrcoef(found.map_zyx[::-1].ravel(), truth.ravel())[0, 1] < 0.9
 
 
 def truth_low_passed(map_zyx, radius):
@@ -116,10 +116,10 @@ def test_two_pixel_sizes_are_each_their_own(tmp_path):
     assert dataset.pixel_A == pytest.approx(6.0)
     assert dataset.observed(np.array([0, 1599])).ratio_b.tolist() == pytest.approx([1.0, 0.8])
     both, one = (
-        backproject.reconstruct(data, seed=0) for data in (dataset, Dataset.open(Source(tmp_path / "1/particles.star")))
+        consensus.reconstruct(data, seed=0) for data in (dataset, Dataset.open(Source(tmp_path / "1/particles.star")))
     )
     truth = read_map(tmp_path / "1/vols/000.mrc")[0]
-    together, alone = (fsc(consensus.map_zyx, truth)[1:11] for consensus in (both, one))
+    together, alone = (fsc(one.map_zyx, truth)[1:11] for one in (both, one))
     assert together[:7].min() > 0.99
     assert (together > alone - 0.02).all()
 
@@ -134,6 +134,6 @@ def test_the_noise_of_a_run_is_the_residuals(clean):
     from morphem.models.volume import LinearVolume
 
     dataset = Dataset.open(Source(clean / "particles.star"))
-    map_zyx = backproject.reconstruct(dataset, seed=0).map_zyx
-    noise_gs = backproject.residual_noise(dataset, LinearVolume.of(torch.from_numpy(map_zyx)[None], 15.0))
+    map_zyx = consensus.reconstruct(dataset, seed=0).map_zyx
+    noise_gs = consensus.residual_noise(dataset, LinearVolume.of(torch.from_numpy(map_zyx)[None], 15.0))
     assert (noise_gs[0, 1:4] < 0.2 * dataset.noise_gs[0, 1:4]).all()

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from morphem.data.dataset import Dataset, Source
-from morphem.methods import backproject, fit, load
+from morphem.inference import consensus
+from morphem.methods import fit, load
 from morphem.physics import rotations
 from morphem.physics import slice as slices
 from morphem.physics.lattice import Lattice
@@ -32,7 +33,7 @@ def test_slices_and_insertion_agree():
 
 def test_back_projection_agrees(tiny):
     maps = [
-        backproject.reconstruct(Dataset.open(Source(tiny / "particles.star"), device=device), seed=0).map_zyx
+        consensus.reconstruct(Dataset.open(Source(tiny / "particles.star"), device=device), seed=0).map_zyx
         for device in ("cpu", "cuda")
     ]
     assert np.linalg.norm(maps[0] - maps[1]) < 1e-4 * np.linalg.norm(maps[0])

@@ -5,24 +5,14 @@ from the Fourier shell correlation of two half-maps (Scheres, J. Mol. Biol. 415,
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
-from morphem.inference.esteps import Known
-from morphem.inference.msteps import NormalEquations
-from morphem.inference.sweep import sweep
-from morphem.io.mrc import write_map
-from morphem.models.image_model import ImageModel
-from morphem.models.volume import LinearVolume
-from morphem.physics.fsc import HalfMapFsc, fsc, half_map_fsc, write_fsc_star
-from morphem.physics.masks import automatic
-from morphem.physics.noise import ShellPower
-from morphem.run import Run, progress
+from morphem.inference.consensus import reconstruct
+from morphem.run import Run
 
 REFERENCES = {
     "scheres2012": """@article{scheres2012,
@@ -48,63 +38,6 @@ class Config:
             raise InputError(f"--padding {self.padding}: expected 1 to 4")
 
 
-@dataclass(frozen=True)
-class Consensus:
-    """The map of all images, its half-maps, mask and FSC; maps (z, y, x) in image units."""
-
-    map_zyx: np.ndarray
-    half_zyx: tuple[np.ndarray, ...]
-    mask_zyx: np.ndarray
-    fsc: HalfMapFsc
-
-    def write(self, folder: Path, pixel_A: float) -> None:
-        """consensus.mrc, its half-maps, mask.mrc and consensus_fsc.star."""
-        write_map(folder / "consensus.mrc", self.map_zyx, pixel_A)
-        for half, half_zyx in enumerate(self.half_zyx, start=1):
-            write_map(folder / f"consensus_half{half}_unfil.mrc", half_zyx, pixel_A)
-        write_map(folder / "mask.mrc", self.mask_zyx, pixel_A)
-        write_fsc_star(folder / "consensus_fsc.star", self.fsc)
-
-
-def reconstruct(dataset: Dataset, seed: int, padding: int = 2) -> Consensus:
-    """Back-project two half-sets, correlate them, and merge them under the prior that their FSC gives."""
-    halves = [_accumulate(dataset, rows, padding) for rows in dataset.halves(seed)]
-    half_zyx = [half.solve(1e-3 * half.shell_weight_sj())[0].cpu().numpy() for half in halves]
-    fsc_s = _smooth(fsc(*half_zyx))[: int(dataset.lattice.radius) + 1].to(dataset.device)
-    weight_sj = 0.5 * sum(half.shell_weight_sj()[: len(fsc_s)] for half in halves)
-    whole, other = halves
-    whole.merge(other)
-    whole.finish()
-    map_zyx = whole.solve(weight_sj * ((1 - fsc_s) / fsc_s)[:, None])[0].cpu().numpy()
-    mask_zyx = automatic(map_zyx)
-    curves = half_map_fsc(half_zyx[0], half_zyx[1], mask_zyx, dataset.pixel_A, seed)
-    return Consensus(map_zyx, tuple(half_zyx), mask_zyx, curves)
-
-
-def _smooth(fsc_s: np.ndarray) -> torch.Tensor:
-    """An FSC for the prior: its scatter must not set neighbouring shells so far apart that one leaks into the other."""
-    padded_s = np.pad(fsc_s, 1, mode="edge")
-    return torch.from_numpy(np.convolve(padded_s, (0.25, 0.5, 0.25), "valid")).float().clamp(0.03, 0.999)
-
-
-def _accumulate(dataset: Dataset, rows: np.ndarray, padding: int) -> NormalEquations:
-    sums = NormalEquations(dataset.lattice, padding=padding, device=dataset.device)
-    sweep(dataset, rows, 500, Known(), sums, None, ImageModel(), "Back-projecting")
-    return sums
-
-
-def residual_noise(dataset: Dataset, volume: LinearVolume) -> torch.Tensor:
-    """σ²(shell) per optics group: the mean of |X − X̂|² under one map; what moves is counted as noise."""
-    power, estep, model = ShellPower(dataset.lattice, len(dataset.particles.optics_names)), Known(), ImageModel()
-    with progress(len(dataset), "Measuring the noise") as bar:
-        for observed in dataset.batches(500):
-            known = estep(observed, volume, model)
-            residual_bhk = model.residual(volume, observed, known.rotation_bh33, known.shift_bh2, known.z_bhq)
-            power.add(residual_bhk[:, 0], dataset.particles.optics_n[observed.index_b])
-            bar.advance(len(observed))
-    return dataset.noise_gs * power.mean()
-
-
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     """The consensus map as an ensemble without latents."""
     consensus = reconstruct(dataset, run.seed, config.padding)
@@ -112,6 +45,6 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     resolution_A = consensus.fsc.resolution_A
     text = f"{resolution_A:.2f} Å" if resolution_A else "Nyquist"
     run.log(f"Resolution {text} (FSC = 0.143, half-sets of one refinement's poses: not gold standard)")
-    volume = LinearVolume.of(torch.from_numpy(consensus.map_zyx)[None], dataset.lattice.radius, config.padding)
+    volume = consensus.volume(dataset.lattice.radius, config.padding)
     nothing = np.zeros((len(dataset), 0), np.float32)
     return save(run, dataset, REFERENCES, volume, nothing, nothing[:, :, None])

@@ -15,13 +15,13 @@ from cyclopts import Parameter
 from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
+from morphem.inference.consensus import reconstruct, residual_noise
 from morphem.inference.latents import Encoder, ImageView, MapView
 from morphem.inference.sweep import infer
 from morphem.inference.training import NetworkSettings, train
 from morphem.methods import backproject
 from morphem.models.field import FieldVolume
 from morphem.models.image_model import ImageModel
-from morphem.models.volume import LinearVolume
 from morphem.run import Run
 
 REFERENCES = backproject.REFERENCES | {
@@ -66,10 +66,10 @@ class Config(NetworkSettings):
 
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     """Consensus for the noise and the amplitude of every shell, then encoder and decoder together."""
-    consensus = backproject.reconstruct(dataset, run.seed)
+    consensus = reconstruct(dataset, run.seed)
     consensus.write(run.folder / "maps", dataset.pixel_A)
-    one = LinearVolume.of(torch.from_numpy(consensus.map_zyx)[None], dataset.lattice.radius).to(dataset.device)
-    dataset = dataset.with_noise(backproject.residual_noise(dataset, one))
+    one = consensus.volume(dataset.lattice.radius).to(dataset.device)
+    dataset = dataset.with_noise(residual_noise(dataset, one))
 
     torch.manual_seed(run.seed)
     shape = (config.latent_dim, config.width, config.layers, config.encoding, config.from_consensus)
