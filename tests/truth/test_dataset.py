@@ -13,7 +13,9 @@ from morphem.errors import InputError
 from morphem.inference import consensus
 from morphem.io import star
 from morphem.io.mrc import read_map
+from morphem.methods import fit, load
 from morphem.physics.fsc import fsc
+from morphem.run import Compute, Run
 
 
 def test_noise_is_whitened_to_one_in_every_shell(tmp_path):
@@ -122,6 +124,35 @@ def test_two_pixel_sizes_are_each_their_own(tmp_path):
     together, alone = (fsc(one.map_zyx, truth)[1:11] for one in (both, one))
     assert together[:7].min() > 0.99
     assert (together > alone - 0.02).all()
+
+
+def test_a_single_image_is_refused(tiny, tmp_path):
+    np.save(tmp_path / "one.npy", np.array([3]))
+    with pytest.raises(InputError, match="holds 1 image; two half-sets need at least 2"):
+        Dataset.open(Source(tiny / "particles.star", ind=tmp_path / "one.npy"))
+
+
+def test_a_table_of_one_half_is_split(tiny, tiny_set, tmp_path):
+    np.save(tmp_path / "half.npy", np.flatnonzero(tiny_set.particles.half_n == 1))
+    one, two = Dataset.open(Source(tiny / "particles.star", ind=tmp_path / "half.npy")).halves(0)
+    assert min(len(one), len(two)) > 20
+    assert sorted([*one, *two]) == list(range(75))
+
+
+def test_empty_optics_groups_do_no_harm(tiny, tmp_path):
+    """Rows of one group out of three, the first and the last being empty, train and back-project."""
+    tables = star.read(tiny / "particles.star")
+    optics = tables["optics"]
+    tables["optics"] = pd.concat([optics.assign(rlnOpticsGroup=str(group)) for group in (1, 2, 3)], ignore_index=True)
+    tables["optics"]["rlnOpticsGroupName"] = ["a", "b", "c"]
+    tables["particles"]["rlnOpticsGroup"] = "2"
+    names = tables["particles"]["rlnImageName"]
+    tables["particles"]["rlnImageName"] = names.str.replace("@", f"@{tiny}/")
+    star.write(tmp_path / "groups.star", tables)
+    dataset = Dataset.open(Source(tmp_path / "groups.star"))
+    config = load("vae").Config(epochs=1, width=16, layers=1, latent_dim=2)
+    ensemble = fit("vae", dataset, config, Run(tmp_path / "run", Compute(precision="float32")))
+    assert ensemble.history[0]["loss"] == pytest.approx(1.0, abs=0.2)
 
 
 def test_a_radius_without_samples_is_refused(tiny):

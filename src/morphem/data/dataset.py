@@ -128,6 +128,8 @@ class Dataset:
         The first σ² is the mean power of the prepared images, high by a factor 1 + SNR.
         """
         particles = source.open()
+        if len(particles) < 2:
+            raise InputError(f"{source.particles}: holds {len(particles)} image; two half-sets need at least 2")
         if radius is not None and not radius >= 1:
             raise InputError(f"--radius {radius:g}: holds no Fourier sample; expected 1 to {particles.box // 2 - 1}")
         lattice = Lattice.disc(particles.box, radius)
@@ -168,15 +170,10 @@ class Dataset:
         return dataclasses.replace(self, lattice=lattice, packed_nk=packed_nk)
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the two half-sets: those of the table, else by micrograph where known, else at random.
-
-        One image is its own half-set twice: nothing can be compared.
-        """
+        """Rows of the two half-sets: those of the table, else by micrograph where known, else at random."""
         half_n = self.particles.half_n
         if set(np.unique(half_n)) == {1, 2}:
             return np.flatnonzero(half_n == 1), np.flatnonzero(half_n == 2)
-        if len(self) == 1:
-            return np.zeros(1, np.int64), np.zeros(1, np.int64)
         rng = np.random.default_rng(seed)
         micrograph_n = self.particles.micrograph_n
         unit_n = (
