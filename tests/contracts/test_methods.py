@@ -148,6 +148,37 @@ def test_resuming_with_other_settings_is_refused(run, tiny, tmp_path):
         fitted(name, tiny, tmp_path / "run", resume=True, width=24)
 
 
+VARIANTS = [
+    {"encoder": "image"},
+    {"encoder_radius": 5.0},
+    {"from_consensus": False},
+    {"encoding": "gaussian"},
+    {"encoding": "none"},
+    {"beta": 0.1},
+    {"layers": 2},
+    {"radius": 8.0},
+    {"learning_rate": 1e-3},
+    {"batch_size": 7},
+]
+
+
+@pytest.fixture(scope="module")
+def plain(tiny, tmp_path_factory):
+    return fitted("vae", tiny, tmp_path_factory.mktemp("plain") / "run").history[-1]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_every_setting_of_the_autoencoder_acts(tiny, tmp_path, plain, variant):
+    last = fitted("vae", tiny, tmp_path / "run", **variant).history[-1]
+    assert np.isfinite(last["loss"])
+    assert (last["loss"], last["penalty"]) != (plain["loss"], plain["penalty"])
+
+
+def test_a_latent_that_nothing_uses_is_noticed(tiny, tmp_path):
+    ensemble = fitted("vae", tiny, tmp_path / "run", beta=1e4, epochs=8, learning_rate=1e-2)
+    assert "no dimension of z is used" in (ensemble.folder / "run.log").read_text()
+
+
 def test_history_is_json_lines(run):
     _, ensemble = run
     for line in ensemble.history:

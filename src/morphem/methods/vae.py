@@ -81,6 +81,8 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
 
     dataset = train(dataset, encoder, volume, config, run)
     z_nq, covariance_nqq = infer(dataset, encoder, volume, ImageModel())
+    if z_nq.var(axis=0).max() < 0.01:
+        run.notice("no dimension of z is used: all images have one shape here; train longer or lower --beta")
     volume.dtype = torch.float32
     return save(run, dataset, REFERENCES, volume.cpu(), z_nq, covariance_nqq)
 
