@@ -60,7 +60,7 @@ def write_run(folder: Path, latent_dim: int) -> Ensemble:
 def analysed(tmp_path_factory) -> tuple[Ensemble, Path]:
     """A run with a latent of four, analysed with UMAP."""
     ensemble = write_run(tmp_path_factory.mktemp("run"), 4)
-    analyze(ensemble, Analysis(clusters=7, frames=4), seed=0)
+    analyze(ensemble, Analysis(clusters=7, frames=4, axes=2), seed=0)
     return ensemble, ensemble.folder / "analysis"
 
 

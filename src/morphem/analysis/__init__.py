@@ -19,15 +19,15 @@ class Analysis:
 
     clusters: int = 20
     """How many k-means clusters; a map is decoded at the image nearest to each centre."""
-    axes: int = 2
-    """How many principal components to follow."""
+    axes: int | None = None
+    """How many principal components to follow; all by default."""
     frames: int = 10
     """How many maps along each of them, from the 5th to the 95th percentile of the images."""
     umap: Annotated[bool, Parameter(negative="--no-umap")] = True
     """Draw the latent with UMAP where it has three dimensions or more."""
 
     def __post_init__(self) -> None:
-        if self.clusters < 1 or self.frames < 2 or self.axes < 0:
+        if self.clusters < 1 or self.frames < 2 or (self.axes or 0) < 0:
             found = f"--clusters {self.clusters} --frames {self.frames} --axes {self.axes}"
             raise InputError(f"{found}: expected at least 1 cluster, 2 frames and 0 axes")
 

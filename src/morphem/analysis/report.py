@@ -117,8 +117,9 @@ def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, came
     embedded = settings.umap and ensemble.latent_dim > 2 and len(ensemble) > 4
     plane_n2 = latent.embed(ensemble.z_nq, seed) if embedded else None
     _draw_latent(page, principal, clusters, plane_n2)
+    count = ensemble.latent_dim if settings.axes is None else min(settings.axes, ensemble.latent_dim)
     centres = {"kmeans": ensemble.z_nq[clusters.centre_k]}
-    paths = {f"pc{i + 1}": principal.path(i, settings.frames) for i in range(min(settings.axes, ensemble.latent_dim))}
+    paths = {f"pc{i + 1}": principal.path(i, settings.frames) for i in range(count)}
     states, *followed = (
         write_series(page.folder, name, ensemble, z_mq, camera) for name, z_mq in (centres | paths).items()
     )

@@ -215,7 +215,7 @@ def demo(
     source = Source(output / "simulation" / "particles.star")
     settings = vae.Config(latent_dim=6, epochs=8, width=128)
     ensemble = fit_method("vae", source, settings, Output(output / "run", overwrite=overwrite), compute)
-    report = write_analysis(ensemble, Analysis(clusters=10), compute.seed)
+    report = write_analysis(ensemble, Analysis(clusters=10, axes=2), compute.seed)
     evaluate(ensemble.folder, truth=output / "simulation")
     print(f"\nOpen this in a browser: {report}")
 
