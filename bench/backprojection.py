@@ -62,7 +62,7 @@ def write_inputs(folder: Path, images: int) -> None:
 def commands(folder: Path, images: int, peer: Path) -> dict[str, list]:
     ours = [*MORPHEM, folder / f"first{images}.star", "-o", folder / "ours", "--overwrite"]
     theirs = [peer / "cryodrgn", "backproject_voxel", folder / f"first{images}.mrcs", "--outdir", folder / "theirs"]
-    theirs += ["--poses", folder / f"pose{images}.pkl", "--ctf", folder / f"ctf{images}.pkl", "--lazy"]
+    theirs += ["--poses", folder / f"pose{images}.pkl", "--ctf", folder / f"ctf{images}.pkl"]
     return {"morphem": ours, "cryoDRGN": theirs}
 
 

@@ -135,12 +135,15 @@ def begin(run: Run, dataset: Dataset, method: str, settings: Any) -> None:
     description = describe(run, dataset, method, settings)
     if run.resume and (run.folder / CONFIG).exists():
         _refuse_changes(run.folder / CONFIG, description)
+        done = max((line.get("epoch", 0) for line in run.history()), default=0)
+        if getattr(settings, "epochs", done) < done:
+            raise InputError(f"--epochs {settings.epochs}: the run has done {done}; give that many or more")
     with replacing(run.folder / CONFIG) as path:
         write_yaml(path, description)
 
 
 def _refuse_changes(path: Path, description: dict[str, Any]) -> None:
-    """More epochs may be asked for; nothing else may change."""
+    """The number of epochs may change; nothing else."""
     then, now = _flat(read_yaml(path)), _flat(description)
     changed = sorted(key for key in (then | now).keys() - MAY_CHANGE if then.get(key) != now.get(key))
     if "method" in changed:

@@ -144,8 +144,12 @@ def test_resuming_with_other_settings_is_refused(run, tiny, tmp_path):
     if not hasattr(settings(name), "epochs"):
         pytest.skip(f"{name} has no epochs")
     shutil.copytree(ensemble.folder, tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
     with pytest.raises(InputError, match=r"settings\.width was 16, is 24"):
         fitted(name, tiny, tmp_path / "run", resume=True, width=24)
+    with pytest.raises(InputError, match="--epochs 1: the run has done 2"):
+        fitted(name, tiny, tmp_path / "run", resume=True, epochs=1)
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
 VARIANTS = [

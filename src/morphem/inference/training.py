@@ -55,19 +55,19 @@ class NetworkSettings:
         return self.learning_rate or 5e-4 * (self.batch_size / 16) ** 0.5
 
 
-def resolve_precision(run: Run, settings: NetworkSettings) -> str:
+def resolve_precision(run: Run, settings: NetworkSettings, device: str) -> str:
     """The dtype of the networks' products; `auto` measures this machine, 0.2 s."""
     if run.compute.precision != "auto":
         return run.compute.precision
-    return "bfloat16" if bfloat16_pays(8192, settings.width, run.compute.apply()) else "float32"
+    return "bfloat16" if bfloat16_pays(8192, settings.width, device) else "float32"
 
 
-def _precision(found: Checkpoint | None, run: Run, settings: NetworkSettings) -> str:
+def _precision(found: Checkpoint | None, run: Run, settings: NetworkSettings, device: str) -> str:
     """What a run goes on with is what it began with. Errors: InputError where another one is asked for."""
     asked = run.compute.precision
     if found and asked not in ("auto", found.precision):
         raise InputError(f"--precision {asked}: the run began in {found.precision}; give that, or --overwrite")
-    return found.precision if found else resolve_precision(run, settings)
+    return found.precision if found else resolve_precision(run, settings, device)
 
 
 def train(dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSettings, run: Run) -> Dataset:
@@ -81,9 +81,7 @@ def train(dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSetti
     mstep = Gradient(volume, estep, ImageModel(), settings.step, dataset)
     checkpoints, first_noise_gs = Checkpoints(run.folder / "checkpoints"), dataset.noise_gs
     found = checkpoints.latest() if run.resume else None
-    precision = _precision(found, run, settings)
-    if found and found.epoch > settings.epochs:
-        raise InputError(f"--epochs {settings.epochs}: the run has done {found.epoch}; give that many or more")
+    precision = _precision(found, run, settings, dataset.device)
     volume.dtype = estep.dtype = getattr(torch, precision)
     if found:
         dataset = _restore(found.state, dataset, estep, volume, mstep)
