@@ -24,14 +24,23 @@ app = App(
     help_epilogue="On any command: --debug shows the full traceback of an error.",
 )
 COMMANDS = {
-    "demo": "Simulate a moving molecule, fit it, analyse it and write a report: the whole program in two minutes.",
-    "simulate": "Make particle images of a molecule that moves, with the truth beside them.",
-    "decode": "Maps from latent coordinates, images, or a path between two images.",
-    "analyze": "PCA, UMAP, k-means density maps and traversals of a run, plots and a report.",
-    "evaluate": "Score a run against the truth it was simulated from.",
+    "commands": {
+        "demo": "Simulate a moving molecule, fit it, analyse it and write a report: the whole program in two minutes.",
+        "simulate": "Make particle images of a molecule that moves, with the truth beside them.",
+        "decode": "Maps from latent coordinates, images, or a path between two images.",
+        "analyze": "PCA, UMAP, k-means density maps and traversals of a run, plots and a report.",
+        "evaluate": "Score a run against the truth it was simulated from.",
+    },
+    "particles": {
+        "inspect": "What a particle table and its images hold, and what is wrong with them.",
+        "downsample": "Fourier-crop particle images to a smaller box.",
+        "export": "Particles of chosen clusters or rows, poses, and files for other programs.",
+    },
 }
-for name, help_text in COMMANDS.items():
-    app.command(f"morphem.cli.commands:{name}", name=name, help=help_text)
+"""File of this folder -> command -> what it does."""
+for module, commands in COMMANDS.items():
+    for name, help_text in commands.items():
+        app.command(f"morphem.cli.{module}:{name}", name=name, help=help_text)
 
 fit = App(
     name="fit", help="Fit a method to particle images with poses; `morphem fit METHOD --help` lists its settings."
