@@ -14,6 +14,8 @@ SCRIPTS = {
     "backprojection.py": (),
     "ribosome.py": ("MORPHEM_FIXTURES",),
     "main_job.py": ("MORPHEM_DATA",),
+    "networks.py --pin": (),
+    "networks.py --pin --box 128 --images 2000": (),
 }
 
 
@@ -22,7 +24,8 @@ def main() -> None:
         missing = [name for name in needed if name not in os.environ]
         print(f"\n== {script}" + (f": left out, {missing[0]} is not set" if missing else ""), flush=True)
         if not missing:
-            subprocess.run([sys.executable, Path(__file__).parent / script], check=True)
+            name, *options = script.split()
+            subprocess.run([sys.executable, Path(__file__).parent / name, *options], check=True)
 
 
 if __name__ == "__main__":

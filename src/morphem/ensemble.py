@@ -18,6 +18,7 @@ from morphem.data.particles import Particles
 from morphem.errors import InputError
 from morphem.io.files import replacing
 from morphem.io.mrc import read_map
+from morphem.io.reading import sha256
 from morphem.run import Run
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ CONFIG = "config.yaml"
 """What a run was told; the first thing written, so it marks a run's folder."""
 FILES = (CONFIG, "latents.parquet", "particles.star", "weights.safetensors")
 """What a finished run's folder holds at least."""
-MAY_CHANGE = {"settings.epochs", "version"}
+MAY_CHANGE = {"settings.epochs", "settings.checkpoint_minutes", "version"}
 """Settings that a run may go on with although they differ."""
 
 
@@ -37,7 +38,7 @@ class Ensemble:
 
     folder: Path
     config: dict[str, Any]
-    """method, version, seed, source, settings, box, pixel_A, radius: config.yaml."""
+    """method, version, seed, source and its sha256, settings, box, pixel_A, radius: config.yaml."""
     z_nq: np.ndarray
     """Posterior mean of every image's latent; no columns where a method has none."""
     uncertainty_nqq: np.ndarray
@@ -102,8 +103,8 @@ class Ensemble:
         """The records of history.jsonl."""
         return Run(self.folder).history()
 
-    def decode(self, z_nq: np.ndarray, decoder: str = "model") -> Iterator[np.ndarray]:
-        """The maps (z, y, x) at each row of z, one after another, float32 in image units.
+    def decode(self, z_nq: np.ndarray, decoder: str = "model", box: int | None = None) -> Iterator[np.ndarray]:
+        """The maps (z, y, x) at each row of z, one after another, float32 in image units; Fourier-cropped to `box`.
 
         Errors: InputError where z has another number of columns than the run, or the decoder is not known.
         """
@@ -112,14 +113,16 @@ class Ensemble:
             raise InputError(f"{self.folder}: z has {z_nq.shape[1]} numbers, the run's latent has {self.latent_dim}")
         if decoder != "model":
             raise InputError(f"--decoder {decoder}: is not known; expected model")
-        return (self._map(z_q) for z_q in z_nq)
+        if box is not None and (box % 2 or not 2 <= box <= self.box):
+            raise InputError(f"--map-box {box}: expected an even number of pixels, 2 to {self.box}")
+        return (self._map(z_q, box) for z_q in z_nq)
 
-    def _map(self, z_q: np.ndarray) -> np.ndarray:
+    def _map(self, z_q: np.ndarray, box: int | None) -> np.ndarray:
         import torch
 
         with torch.inference_mode():
             device = next(self.volume.buffers()).device
-            return self.volume.maps(torch.from_numpy(z_q[None]).to(device))[0].cpu().numpy()
+            return self.volume.maps(torch.from_numpy(z_q[None]).to(device), box)[0].cpu().numpy()
 
     def dataset(self, radius: float | None = None) -> Dataset:
         """The images of the run, reopened from the stored paths."""
@@ -145,7 +148,7 @@ def begin(run: Run, dataset: Dataset, method: str, settings: Any) -> None:
 def _refuse_changes(path: Path, description: dict[str, Any]) -> None:
     """The number of epochs may change; nothing else."""
     then, now = _flat(read_yaml(path)), _flat(description)
-    changed = sorted(key for key in (then | now).keys() - MAY_CHANGE if then.get(key) != now.get(key))
+    changed = sorted(key for key in then.keys() - MAY_CHANGE if then[key] != now.get(key))
     if "method" in changed:
         changed = ["method"]
     if changed:
@@ -186,20 +189,31 @@ def save(
 
 def describe(run: Run, dataset: Dataset, method: str, settings: Any) -> dict[str, Any]:
     """config.yaml: all that is needed to run again, and to reopen the images."""
-    source = to_plain(dataset.source)
-    for name in ("particles", "datadir", "poses", "ctf", "passthrough", "ind"):
-        source[name] = source[name] and str(Path(source[name]).absolute())
+    source, told = _with_absolute_paths(dataset.source), _with_absolute_paths(settings)
     return {
         "method": method,
         "version": __version__,
         "seed": run.seed,
         "source": source,
-        "settings": to_plain(settings),
+        "sha256": fingerprints(source),
+        "settings": told,
         "images": len(dataset),
         "box": dataset.box,
         "pixel_A": dataset.pixel_A,
         "radius": float(dataset.lattice.radius),
     }
+
+
+def fingerprints(source: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 of each file that says which images these are; stacks of images are left out."""
+    files = {name: source[name] for name in ("particles", "passthrough", "ind") if source[name]}
+    return {name: sha256(file, name) for name, file in files.items() if Path(file).suffix not in (".mrcs", ".mrc")}
+
+
+def _with_absolute_paths(settings: Any) -> dict[str, Any]:
+    """A dataclass as plain values; its paths hold wherever the run is taken up again."""
+    paths = {name: str(value.absolute()) for name, value in vars(settings).items() if isinstance(value, Path)}
+    return to_plain(settings) | paths
 
 
 def _latent_table(z_nq: np.ndarray, uncertainty_nqq: np.ndarray, halves: tuple[np.ndarray, np.ndarray]):

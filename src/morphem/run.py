@@ -3,11 +3,14 @@
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
@@ -32,7 +35,7 @@ class Compute:
     threads: int = 0
     """CPU threads; 0 takes all that this process may use."""
     seed: Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))] = 0
-    """Of everything random: equal seeds give equal results, at one precision."""
+    """Of everything random: equal seeds give equal results, at one precision and number of threads."""
 
     def apply(self) -> str:
         """Set the number of threads and return the device, `cpu` or `cuda`. A GPU asked for and absent is refused."""
@@ -94,11 +97,54 @@ class Run:
         path = self.folder / "history.jsonl"
         return list(_whole_lines(path.read_text())) if path.exists() else []
 
-    def forget_history_after(self, epoch: int) -> None:
-        """Drop the records of later epochs: they are about to be made again."""
-        kept = [line for line in self.history() if line.get("epoch", 0) <= epoch]
+    def forget_history_after(self, epoch: int, part: str = "") -> None:
+        """Drop a part's records of later epochs: they are about to be made again."""
+        kept = [line for line in self.history() if line.get("part", "") != part or line.get("epoch", 0) <= epoch]
         with replacing(self.folder / "history.jsonl") as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+class Stop:
+    """Ctrl-C and SIGTERM, held back while the state of the work is not whole; the second one is not."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[int, FrameType | None] | None = None
+        self._former: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        return self._asked is not None
+
+    def now(self) -> None:
+        """Do what the signal would have done."""
+        assert self._asked is not None
+        number, frame = self._asked
+        self._former[number](number, frame)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        self._asked = number, frame
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator["Stop"]:
+        """Hold the signals back until `now`, or the end, where they come through."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._former[number] = signal.signal(number, self._hold)
+        try:
+            yield self
+        finally:
+            self._restore()
+        if self.asked:
+            self.now()
 
 
 def _whole_lines(text: str) -> Iterator[dict[str, Any]]:
@@ -125,7 +171,8 @@ class Progress:
     """Counts work done; `advance(count, note)` moves the bar."""
 
     def __init__(self, total: int, text: str, unit: str):
-        self.total, self.text, self.unit, self.done, self.note = total, text, unit, 0, ""
+        self.total, self.text, self.unit, self.note = total, text, unit, ""
+        self.done = self.before = 0
         self.start = self.said = time.monotonic()
         self._rich: Any = None
 
@@ -148,10 +195,14 @@ class Progress:
             self._rich = (bar, bar.add_task(self.text, total=self.total, note=""))
             yield
 
+    def start_at(self, done: int) -> None:
+        """Work that was done before; it does not count for the rate."""
+        self.done = self.before = done
+
     @property
     def rate(self) -> float:
         """Units per second since the start."""
-        return self.done / max(time.monotonic() - self.start, 1e-9)
+        return (self.done - self.before) / max(time.monotonic() - self.start, 1e-9)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count

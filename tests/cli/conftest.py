@@ -90,6 +90,17 @@ def fitted(tiny) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def used(tiny, fitted, tmp_path_factory) -> Path:
+    """A folder that a user has worked in: a set, a run with its report, maps. Not to be changed by a test."""
+    folder = tmp_path_factory.mktemp("used")
+    shutil.copytree(tiny, folder / "set")
+    shutil.copytree(fitted, folder / "run")
+    assert _code("analyze", folder / "run", "--clusters", 2, "--frames", 2) == 0
+    assert _code("decode", folder / "run", "-o", folder / "maps", "--path", 3, 7, "--frames", 2) == 0
+    return folder
+
+
 @pytest.fixture
 def particles(tiny, tmp_path) -> Path:
     """The table of a set of one's own, to spoil."""

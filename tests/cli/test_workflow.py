@@ -1,11 +1,19 @@
 """From nothing to a scored run, by commands alone."""
 
+import itertools
 import json
+import re
+import shutil
+import time
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
 
+from morphem.ensemble import Ensemble
+from morphem.inference import training
+from morphem.io import mrc
 from morphem.io.mrc import read_map
 
 KEYS = {
@@ -89,13 +97,13 @@ def test_decode_at_images_and_between_them(decode, tmp_path):
     np.testing.assert_array_equal(path_mzyx[[0, 2]], image_mzyx)
 
 
-def test_a_run_is_replaced_only_when_told_so(fit, tiny, run):
+def test_67_a_run_is_replaced_only_when_told_so(fit, tiny, run):
     (run / "run.log").write_text("former\n")
     assert fit(tiny / "particles.star", run, "--epochs", 1).code == 2
     assert (run / "run.log").read_text() == "former\n"
     assert fit(tiny / "particles.star", run, "--epochs", 1, "--overwrite").code == 0
     assert "former" not in (run / "run.log").read_text()
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-0001.safetensors"]
+    assert max(path.name for path in (run / "checkpoints").iterdir()) == "epoch-0001.safetensors"
 
 
 def test_what_a_user_must_know_is_said(morphem, tiny, tmp_path):
@@ -107,3 +115,85 @@ def test_what_a_user_must_know_is_said(morphem, tiny, tmp_path):
     ended = morphem("backproject", tmp_path / "own.star", "-o", tmp_path / "out", "--threads", 1)
     assert ended.code == 0
     assert "blank MRC identifier" in ended.err
+
+
+def test_06_an_integer_stack_trains(fit, tiny, tmp_path):
+    """Signed bytes, big-endian 16-bit numbers: the loss is that of the real numbers they came from."""
+    losses, image_nyx = [], mrc.open_stack(tiny / "particles.mrcs").images_nyx
+    for kind, mode in (("<f4", 2), ("<i1", 0), (">i2", 1)):
+        folder = tmp_path / kind[1:]
+        folder.mkdir()
+        header = np.zeros(256, f"{kind[0]}i4")
+        header[:4] = 32, 32, 150, mode
+        header[52] = int.from_bytes(b"MAP ", "little" if kind[0] == "<" else "big")
+        (folder / "particles.mrcs").write_bytes(header.tobytes() + np.rint(10 * image_nyx).astype(kind).tobytes())
+        shutil.copy(tiny / "particles.star", folder)
+        assert fit(folder / "particles.star", folder / "run", "--epochs", 1).code == 0
+        losses.append(Ensemble.open(folder / "run").history[-1]["loss"])
+    assert losses[1] == losses[2] == losses[0]
+
+
+def test_25_every_written_map_has_the_pixel_size(used, fit, tmp_path):
+    """Of a simulation, of a run, of its analysis with traversals, decoded, at a lower radius, and in a smaller box."""
+    table = used / "set" / "particles.star"
+    assert fit(table, tmp_path / "low", "--radius", 6, "--map-box", 16, "--epochs", 1).code == 0
+    paths = [*used.rglob("*.mrc"), *used.rglob("*.mrcs"), *tmp_path.rglob("*.mrc")]
+    assert {path.parent.name for path in paths} >= {"set", "vols", "kmeans", "pc1", "pc2", "maps", "epoch-001"}
+    sides = set()
+    for path in paths:
+        with mrcfile.open(path, header_only=True) as peer:
+            side, voxel = int(peer.header.nx), peer.voxel_size
+            sides.add(side)
+            assert voxel.x == voxel.y == pytest.approx(192 / side), path
+            assert path.suffix == ".mrcs" or voxel.z == pytest.approx(192 / side), path
+    assert sides == {16, 32}
+
+
+def test_23_half_maps_of_one_refinement_are_said_not_to_be_gold_standard(used, morphem, tmp_path):
+    """Where the resolution stands: on the terminal, in the log and twice in the report."""
+    out = tmp_path / "out"
+    ended = morphem("backproject", used / "set" / "particles.star", "-o", out, "--threads", 1)
+    for text in (ended.err, (out / "run.log").read_text()):
+        (line,) = [line for line in text.splitlines() if "Resolution" in line]
+        assert line.endswith("not gold standard)")
+    assert morphem("analyze", out).code == 0
+    for run in (out, used / "run"):
+        page = (run / "report.html").read_text()
+        assert page.count("FSC = 0.143, not gold standard") == page.count("FSC = 0.143") == 1
+        assert page.count("of one refinement: not gold standard") == page.count("of two half maps") > 0
+
+
+def test_51_equal_commands_give_equal_files(fit, morphem, tiny, used, tmp_path):
+    """With the seed that nobody gave; back-projection with any number of threads."""
+    again = tmp_path / "run"
+    assert fit(tiny / "particles.star", again, "--epochs", 2).code == 0
+    for name in ("weights.safetensors", "latents.parquet", "particles.star", "maps/consensus.mrc", "citations.bib"):
+        assert (again / name).read_bytes() == (used / "run" / name).read_bytes(), name
+    for threads in (1, 2, 3):
+        morphem("backproject", tiny / "particles.star", "-o", tmp_path / str(threads), "--threads", threads)
+    for path in (tmp_path / "1" / "maps").iterdir():
+        for threads in ("2", "3"):
+            assert (tmp_path / threads / "maps" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def said_of(lines: list[str]) -> set[str]:
+    """What a user wants to know of a run that has begun."""
+    text = "\n".join(lines)
+    kinds = {
+        "device": r"\bon (cpu|cuda)\b", "precision": r"\b(float32|bfloat16)\b", "speed": r"\d images/s",
+        "memory": r"\d\.\d GB", "time left": r"\d (s|min|h) left",
+    }  # fmt: skip
+    return {kind for kind, pattern in kinds.items() if re.search(pattern, text)}
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["short epochs", "epochs of minutes"])
+def test_68_the_first_minute_says_device_precision_speed_memory_and_time_left(fit, tiny, tmp_path, monkeypatch, slow):
+    """Whether epochs take seconds, or a batch alone takes most of one: then it is said in the middle of the first."""
+    clock, steps = time.monotonic, itertools.count()
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock() + 3 * slow * next(steps))
+    assert fit(tiny / "particles.star", tmp_path / "out", "--epochs", 2, "--batch-size", 4).code == 0
+    lines = (tmp_path / "out" / "run.log").read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if "Epoch 1 of 2" in line)
+    assert said_of(lines[:first] if slow else lines[: first + 1]) == {
+        "device", "precision", "speed", "memory", "time left",
+    }  # fmt: skip

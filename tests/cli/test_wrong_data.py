@@ -88,6 +88,11 @@ def a_folder(table: Path) -> None:
     table.mkdir()
 
 
+def endless_link(table: Path) -> None:
+    table.unlink()
+    table.symlink_to(table)
+
+
 def no_rows(table: Path) -> None:
     text = table.read_text()
     table.write_text(text[: text.rindex("#")] + "1\n")
@@ -127,6 +132,7 @@ WRONG: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "empty file": (lambda table: table.write_bytes(b""), ("particles.star: an empty file",)),
     "binary file": (lambda table: table.write_bytes(bytes(range(256))), ("particles.star: not a text file",)),
     "stack called .star": (lambda table: table.write_bytes(header(1, 2, 2)), ("particles.star: not a text file",)),
+    "a link to itself": (endless_link, ("particles.star: could not be read (Too many levels of symbolic links)",)),
     "a folder": (a_folder, ("particles.star: could not be read (Is a directory)",)),
     "pickle that runs code": (
         lambda table: poses(table, Planted(table.with_name("ran"))),
@@ -147,11 +153,24 @@ WRONG: dict[str, tuple[Spoil, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_data_are_refused(refused, particles, tmp_path, case):
+def test_65_wrong_data_are_refused(refused, particles, tmp_path, case):
     spoil, phrases = WRONG[case]
     words = spoil(particles)
     words = words if isinstance(words, list) else []
     refused(["fit", "vae", particles, "-o", tmp_path / "out", *words], phrases)
+
+
+def test_65_images_of_another_program_without_poses_are_refused(refused, fixtures, tmp_path):
+    words = ["fit", "vae", fixtures / "empiar_10076_7.star", "-o", tmp_path / "out"]
+    refused(words, ("empiar_10076_7.star: no rlnAngleRot, rlnAngleTilt, rlnAnglePsi, expected poses", "--poses"))
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "latents.parquet", "maps/consensus.mrc"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_61_a_run_with_a_truncated_file_is_refused(refused, run, tmp_path, name, share):
+    whole = (run / name).read_bytes()
+    (run / name).write_bytes(whole[: int(share * len(whole))])
+    refused(["decode", run, "-o", tmp_path / "maps", "--z", "0,0"], (name,))
 
 
 def test_the_planted_call_works(tmp_path):
@@ -160,6 +179,6 @@ def test_the_planted_call_works(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_table_is_refused(refused, particles, tmp_path):
+def test_65_an_unreadable_table_is_refused(refused, particles, tmp_path):
     particles.chmod(0)
     refused(["fit", "vae", particles, "-o", tmp_path / "out"], ("could not be read (Permission denied)",))

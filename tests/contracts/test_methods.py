@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,13 +14,23 @@ import torch
 
 from morphem.data.dataset import Dataset, Source
 from morphem.data.particles import Particles
+from morphem.data.simulation import Simulation
+from morphem.data.synthetic import simulate
 from morphem.ensemble import FILES, Ensemble
-from morphem.errors import InputError
-from morphem.io.mrc import read_map
+from morphem.errors import InputError, RunError
+from morphem.inference import training
+from morphem.inference.clusters import cluster
+from morphem.inference.gradient import Gradient
+from morphem.inference.settings import LatentSettings, NetworkSettings
+from morphem.io.mrc import read_map, write_map
 from morphem.methods import METHODS, fit, load, summary
+from morphem.physics.cube import crop
+from morphem.physics.fsc import fsc, read_fsc_star
 from morphem.run import Compute, Run
 
 SMALL = {"epochs": 2, "width": 16, "layers": 1, "latent_dim": 2, "batch_size": 16}
+NETWORKS = [name for name in METHODS if issubclass(load(name).Config, NetworkSettings)]
+WITH_LATENT = [name for name in NETWORKS if issubclass(load(name).Config, LatentSettings)]
 
 
 def settings(name, **changes):
@@ -109,14 +123,14 @@ def test_the_images_are_reopened_from_the_folder(run, tiny_set):
 
 def test_maps_have_the_pixel_and_the_consensus_is_the_truths(run, tiny):
     _, ensemble = run
-    for path in (ensemble.folder / "maps").glob("*.mrc"):
+    for path in (ensemble.folder / "maps").rglob("*.mrc"):
         assert read_map(path)[1] == pytest.approx(6.0)
     truth = np.mean([read_map(path)[0] for path in tiny.glob("vols/*.mrc")], axis=0)
     assert np.corrcoef(truth.ravel(), ensemble.consensus_zyx.ravel())[0, 1] > 0.95
     assert np.corrcoef(truth.ravel(), ensemble.consensus_zyx[::-1].ravel())[0, 1] < 0.9
 
 
-def test_equal_seeds_give_equal_results_and_others_do_not(run, tiny, tmp_path):
+def test_51_equal_seeds_give_equal_results_and_others_do_not(run, tiny, tmp_path):
     name, ensemble = run
     again = fitted(name, tiny, tmp_path / "again")
     assert (again.folder / "weights.safetensors").read_bytes() == (ensemble.folder / "weights.safetensors").read_bytes()
@@ -125,7 +139,7 @@ def test_equal_seeds_give_equal_results_and_others_do_not(run, tiny, tmp_path):
         assert not np.array_equal(fitted(name, tiny, tmp_path / "other", seed=1).z_nq, ensemble.z_nq)
 
 
-def test_one_epoch_and_one_more_are_two_epochs(run, tiny, tmp_path):
+def test_49_one_epoch_and_one_more_are_two_epochs(run, tiny, tmp_path):
     name, ensemble = run
     if not hasattr(settings(name), "epochs"):
         pytest.skip(f"{name} has no epochs")
@@ -135,11 +149,10 @@ def test_one_epoch_and_one_more_are_two_epochs(run, tiny, tmp_path):
         ensemble.folder / "weights.safetensors"
     ).read_bytes()
     np.testing.assert_array_equal(resumed.z_nq, ensemble.z_nq)
-    losses = [[(line["epoch"], line["loss"]) for line in e.history] for e in (resumed, ensemble)]
-    assert losses[0] == losses[1]
+    assert losses_of(resumed) == losses_of(ensemble)
 
 
-def test_resuming_with_other_settings_is_refused(run, tiny, tmp_path):
+def test_52_resuming_with_other_settings_is_refused(run, tiny, tmp_path):
     name, ensemble = run
     if not hasattr(settings(name), "epochs"):
         pytest.skip(f"{name} has no epochs")
@@ -152,35 +165,323 @@ def test_resuming_with_other_settings_is_refused(run, tiny, tmp_path):
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
-VARIANTS = [
-    {"encoder": "image"},
-    {"encoder_radius": 5.0},
-    {"from_consensus": False},
-    {"encoding": "gaussian"},
-    {"encoding": "none"},
-    {"beta": 0.1},
+VARIANTS = {
+    "backproject": [{"radius": 8.0}, {"padding": 1}, {"symmetry": "C3"}],
+    "field": [{"halves": False}],
+    "vae": [
+        {"encoder": "image"},
+        {"encoder": "conv"},
+        {"encoder_radius": 5.0},
+        {"posterior": "full"},
+        {"beta_schedule": "constant"},
+        {"beta_schedule": "cyclic", "beta_epochs": (0.0, 0.7)},
+        {"beta_schedule": "capacity", "capacity": 3.0},
+        {"beta_epochs": (0.0, 1.0)},
+        {"beta_start": 0.5},
+    ],
+    "autodecoder": [{"latent_rate": 0.5}],
+}
+OF_NETWORKS = [
+    *({"encoding": name} for name in ("geometric_full", "low", "no_high", "linear", "gaussian", "none")),
     {"layers": 2},
     {"radius": 8.0},
     {"learning_rate": 1e-3},
     {"batch_size": 7},
+    {"march_epochs": 0},
+    {"held_out": 0.1},
+    *({"refine_poses": which} for which in ("shift", "rotation", "both")),
+]
+OF_LATENTS = [{"beta": 0.1}, {"from_consensus": False}, {"conditioning": "film"}, {"latent_dim": 3}]
+EVERY = [
+    *((name, change) for name, changes in VARIANTS.items() for change in changes),
+    *(("vae", change) for change in (*OF_NETWORKS, *OF_LATENTS)),
+    *(("autodecoder", change) for change in OF_LATENTS),
 ]
 
 
 @pytest.fixture(scope="module")
 def plain(tiny, tmp_path_factory):
-    return fitted("vae", tiny, tmp_path_factory.mktemp("plain") / "run").history[-1]
+    """Each method's results with the settings that the variants start from, fitted when first asked for."""
+    results = {}
+
+    def result(name):
+        if name not in results:
+            results[name] = outcome(fitted(name, tiny, tmp_path_factory.mktemp("plain") / "run"))
+        return results[name]
+
+    return result
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_every_setting_of_the_autoencoder_acts(tiny, tmp_path, plain, variant):
-    last = fitted("vae", tiny, tmp_path / "run", **variant).history[-1]
-    assert np.isfinite(last["loss"])
-    assert (last["loss"], last["penalty"]) != (plain["loss"], plain["penalty"])
+def outcome(ensemble):
+    """The losses, or where there are none the map."""
+    losses = [(line["loss"], line["penalty"]) for line in ensemble.history]
+    return losses or ensemble.consensus_zyx.tobytes()
 
 
-def test_a_latent_that_nothing_uses_is_noticed(tiny, tmp_path):
-    ensemble = fitted("vae", tiny, tmp_path / "run", beta=1e4, epochs=8, learning_rate=1e-2)
-    assert "no dimension of z is used" in (ensemble.folder / "run.log").read_text()
+@pytest.mark.parametrize(("name", "change"), EVERY, ids=str)
+def test_30_every_setting_acts(tiny, tmp_path, plain, name, change):
+    ensemble = fitted(name, tiny, tmp_path / "run", **change)
+    assert all(np.isfinite(line["loss"]) for line in ensemble.history)
+    assert outcome(ensemble) != plain(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"capacity": 2.0}, "--beta-schedule linear --capacity 2"),
+        ({"beta_schedule": "capacity"}, "--beta-schedule capacity --capacity 0"),
+        ({"beta_schedule": "constant", "beta_start": 0.5}, "--beta-start: means nothing"),
+        ({"held_out": 0.9}, "--held-out 0.9: expected 0 to 0.5"),
+        ({"map_box": 15}, "--map-box 15: expected an even number"),
+        ({"march_epochs": -1}, "--march-epochs -1: expected 0 or more"),
+        ({"checkpoint_minutes": 0.0}, "--checkpoint-minutes 0.0: expected a positive number"),
+    ],
+    ids=str,
+)
+def test_30_settings_that_mean_nothing_are_refused(change, sentence):
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        settings("vae", **change)
+
+
+@pytest.mark.parametrize(("threshold", "active"), [(1e-9, 2), (100.0, 0)])
+def test_a_latent_that_nothing_uses_is_noticed(tiny, tmp_path, monkeypatch, threshold, active):
+    monkeypatch.setattr(training, "ACTIVE", threshold)
+    ensemble = fitted("vae", tiny, tmp_path / "run")
+    assert [line["active"] for line in ensemble.history] == [active, active]
+    noticed = "no dimension of z is used after two epochs" in (ensemble.folder / "run.log").read_text()
+    assert noticed == (active == 0)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_33_a_run_says_whether_it_has_converged(tiny, tmp_path, name):
+    ensemble = fitted(name, tiny, tmp_path / "run", held_out=0.1)
+    assert all(0.5 < line["held_out"] < 5 for line in ensemble.history)
+    assert re.search("[Cc]onverged|nothing has been learnt", (ensemble.folder / "run.log").read_text())
+
+
+@pytest.mark.parametrize("name", WITH_LATENT)
+def test_44_a_saved_run_decodes_the_maps_that_training_wrote(tiny, tmp_path, name):
+    """With a mask, and to a smaller box: the same maps, with the pixel size that belongs to them."""
+    write_map(tmp_path / "mask.mrc", ball(32, 10), 6.0)
+    ensemble = fitted(name, tiny, tmp_path / "run", map_every=1, map_box=24, mask=tmp_path / "mask.mrc")
+    folder = ensemble.folder / "maps" / "epoch-002"
+    table = np.loadtxt(folder / "kmeans.csv", delimiter=",", skiprows=1)
+    assert table[:, 2].sum() == 148
+    for number, z_q in ((1, table[0, 3:]), (len(table), table[-1, 3:])):
+        map_zyx, pixel_A = read_map(folder / f"map_{number:03d}.mrc")
+        (decoded,) = ensemble.decode(z_q)
+        expected = crop(torch.from_numpy(decoded)[None], 24)[0].numpy()
+        np.testing.assert_allclose(map_zyx, expected, atol=1e-5 * np.abs(expected).max())
+        assert pixel_A == pytest.approx(6.0 * 32 / 24)
+    assert not (ensemble.folder / "maps" / "epoch-003").exists()
+
+
+def test_maps_beyond_the_images_are_refused(run, tiny, tmp_path):
+    with pytest.raises(InputError, match="--map-box 48: the images have 32 pixels"):
+        fitted("vae", tiny, tmp_path / "run", map_box=48)
+    for box in (15, 34):
+        with pytest.raises(InputError, match=f"--map-box {box}: expected an even number of pixels, 2 to 32"):
+            run[1].decode(np.zeros((1, run[1].latent_dim)), box=box)
+
+
+def ball(box, radius):
+    x = np.arange(box) - box // 2
+    return (x[:, None, None] ** 2 + x[:, None] ** 2 + x**2 < radius**2).astype(np.float32)
+
+
+SYMMETRIC = {
+    "C2": lambda m: np.roll(m[:, ::-1, ::-1], (1, 1), (1, 2)),
+    "C4": lambda m: np.roll(m[:, :, ::-1], 1, 2).transpose(0, 2, 1),
+    "D2": lambda m: np.roll(m[::-1, ::-1, :], (1, 1), (0, 1)),
+    "O": lambda m: m.transpose(1, 2, 0),
+}
+"""What a map of this symmetry is equal to: turned about z by 180°, by 90°, about x by 180°, about (1, 1, 1) by 120°."""
+
+
+@pytest.mark.parametrize("group", SYMMETRIC)
+def test_24_a_map_has_the_symmetry_given_and_the_particles_stay_as_they_are(tiny, tmp_path, group):
+    ensemble = fitted("backproject", tiny, tmp_path / "run", symmetry=group)
+    turned = SYMMETRIC[group]
+    map_zyx = ensemble.consensus_zyx
+    assert np.abs(turned(map_zyx) - map_zyx).max() < 1e-4 * np.abs(map_zyx).max()
+    plain = fitted("backproject", tiny, tmp_path / "plain").consensus_zyx
+    assert np.abs(turned(plain) - plain).max() > 0.1 * np.abs(plain).max()
+    assert len(ensemble.poses) == 150
+
+
+@pytest.mark.parametrize("name", ["C0", "D1", "I", "x"])
+def test_24_other_symmetries_are_refused(name):
+    with pytest.raises(InputError, match=f"--symmetry {name}: expected C1"):
+        settings("backproject", symmetry=name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_34_maps_are_zero_outside_a_mask(tiny, tmp_path, name):
+    mask = ball(32, 10)
+    write_map(tmp_path / "mask.mrc", mask, 6.0)
+    ensemble = fitted(name, tiny, tmp_path / "run", mask=tmp_path / "mask.mrc")
+    maps = [ensemble.consensus_zyx, *ensemble.decode(ensemble.z_nq[:2])]
+    maps += [read_map(path)[0] for path in (ensemble.folder / "maps").glob("field.mrc")]
+    for map_zyx in maps:
+        assert (map_zyx[mask == 0] == 0).all()
+        assert map_zyx[mask == 1].std() > 0
+
+
+@pytest.mark.parametrize(
+    ("mask", "sentence"),
+    [
+        (ball(24, 8), "24 × 24 × 24 voxels"),
+        (5 * ball(32, 8), "values from 0 to 5"),
+        (0 * ball(32, 8), "values from 0 to 0"),
+    ],
+)
+def test_34_another_mask_is_refused(tiny, tmp_path, mask, sentence):
+    write_map(tmp_path / "mask.mrc", mask, 6.0)
+    with pytest.raises(InputError, match=sentence):
+        fitted("vae", tiny, tmp_path / "run", mask=tmp_path / "mask.mrc")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_49_a_run_stopped_in_the_middle_of_an_epoch_goes_on_exactly(run, tiny, tmp_path, monkeypatch, name):
+    """Ctrl-C comes while a step is done; the step ends, is kept, and nothing of the result differs."""
+    method, whole = run
+    if method != name:
+        pytest.skip("the whole run is another method's")
+    update, steps = Gradient.update, []
+
+    def interrupted(self, observed, hypotheses):
+        steps.append(len(steps))
+        if len(steps) == 13:
+            signal.raise_signal(signal.SIGINT)
+        update(self, observed, hypotheses)
+
+    monkeypatch.setattr(Gradient, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(name, tiny, tmp_path / "run")
+    assert len(steps) == 13
+    assert list((tmp_path / "run" / "checkpoints").rglob("epoch-*-batch-*.safetensors"))
+    resumed = fitted(name, tiny, tmp_path / "run", resume=True)
+    assert (resumed.folder / "weights.safetensors").read_bytes() == (whole.folder / "weights.safetensors").read_bytes()
+    np.testing.assert_array_equal(resumed.z_nq, whole.z_nq)
+    np.testing.assert_array_equal(resumed.uncertainty_nqq, whole.uncertainty_nqq)
+    assert losses_of(resumed) == losses_of(whole)
+
+
+def losses_of(ensemble):
+    names = ("part", "epoch", "radius", "loss", "penalty", "held_out", "kl", "skipped")
+    lines = sorted(ensemble.history, key=lambda line: (line.get("part", ""), line["epoch"]))
+    return [{key: line[key] for key in names if key in line} for line in lines]
+
+
+def test_26_a_run_that_diverges_goes_back_once_and_then_ends(tiny, tmp_path):
+    with pytest.raises(RunError, match=r"epoch 1, batch \d+: .* also with half the step"):
+        fitted("vae", tiny, tmp_path / "run", learning_rate=1e30)
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert log.count("with half the step") == 1
+    assert list((tmp_path / "run" / "checkpoints").glob("epoch-0000.safetensors"))
+
+
+def test_27_reading_from_disk_gives_the_same_result(tiny, tmp_path):
+    config, ends = settings("vae"), []
+    for share in (0.4, 0.0):
+        dataset = Dataset.open(Source(tiny / "particles.star"), config.radius, memory_share=share)
+        assert (dataset.packed_nk is None) == (share == 0)
+        run = Run(tmp_path / f"{share}", Compute(precision="float32"))
+        ends.append(fit("vae", dataset, config, run))
+    np.testing.assert_array_equal(ends[0].z_nq, ends[1].z_nq)
+    assert losses_of(ends[0]) == losses_of(ends[1])
+
+
+@pytest.mark.parametrize("box", [64, 96, 128])
+@pytest.mark.parametrize("encoder", ["map", "image", "conv"])
+def test_29_every_encoder_trains_at_every_box(tmp_path, box, encoder):
+    simulate(tmp_path / "set", Simulation(images=20, box=box, pixel_size=200 / box, snr=1.0, states=2))
+    ensemble = fitted("vae", tmp_path / "set", tmp_path / "run", encoder=encoder, epochs=1, map_every=0)
+    assert 0.9 < ensemble.history[-1]["loss"] < 1.2
+    assert ensemble.z_nq.std(0).min() > 0
+
+
+@pytest.mark.parametrize(("encoder", "batch"), [("map", 8), ("conv", 400)])
+def test_31_the_memory_of_training_is_predicted_within_a_fifth(tmp_path, encoder, batch):
+    """The process' peak in a few steps against what it held before and the prediction: 400 images of 64 pixels."""
+    simulate(tmp_path / "set", Simulation(images=400, box=64, pixel_size=3.0, states=2))
+    words = [str(tmp_path / "set" / "particles.star"), encoder, str(batch)]
+    ended = subprocess.run([sys.executable, "-c", PEAK, *words], check=True, capture_output=True, text=True)
+    predicted, measured = map(float, ended.stdout.split())
+    assert 0.8 < predicted / measured < 1.2
+
+
+PEAK = """
+import sys, threading, time
+import psutil, torch
+from morphem.data.dataset import Dataset, Source
+from morphem.inference.memory import footprint
+from morphem.methods import vae
+from morphem.inference.consensus import start
+from morphem.inference.training import train
+from morphem.methods.vae import Config, Encoder, _view
+from morphem.run import Compute, Run
+import tempfile, pathlib
+
+torch.set_num_threads(1)
+config = Config(encoder=sys.argv[2], batch_size=int(sys.argv[3]), epochs=1, map_every=0, held_out=0.0)
+dataset = Dataset.open(Source(pathlib.Path(sys.argv[1])))
+run = Run(pathlib.Path(tempfile.mkdtemp()), Compute(precision="float32"))
+dataset, consensus = start(dataset, run, None)
+volume = consensus.network(dataset, config, 8, True)
+encoder = Encoder(_view(dataset, config, volume), 8, 256, 3, config.schedule(400))
+process, peak, done = psutil.Process(), [0], []
+before = process.memory_info().rss
+def watch():
+    while not done:
+        peak[0] = max(peak[0], process.memory_info().rss)
+        time.sleep(0.002)
+watcher = threading.Thread(target=watch)
+watcher.start()
+train(dataset, encoder, volume, config, run)
+done.append(True)
+watcher.join()
+print(before + footprint(64, len(dataset.lattice), config).of(config.batch_size), peak[0])
+"""
+
+
+def test_31_what_does_not_fit_is_refused_with_what_does(tiny, tmp_path):
+    with pytest.raises(InputError, match=r"--batch-size 1000000000: .* GB are free; --batch-size \d+ fits") as refusal:
+        fitted("vae", tiny, tmp_path / "run", batch_size=10**9)
+    assert not (tmp_path / "run").exists()
+    fits = int(re.search(r"--batch-size (\d+) fits", str(refusal.value))[1])
+    assert 10**3 < fits < 10**8
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_refined_poses_are_written(tiny, tmp_path, name):
+    ensemble = fitted(name, tiny, tmp_path / "run", refine_poses="both", epochs=3)
+    before, after = Particles.read(tiny / "particles.star"), ensemble.poses
+    trace_n = np.einsum("nij,nij->n", before.rotation_n33, after.rotation_n33)
+    turned_deg_n = np.degrees(np.arccos(np.clip((trace_n - 1) / 2, -1, 1)))
+    moved_px_n = np.linalg.norm(after.shift_A_n2 - before.shift_A_n2, axis=1) / 6.0
+    assert 0.01 < np.median(turned_deg_n) < 1
+    assert 0.001 < np.median(moved_px_n) < 0.1
+    assert "poses refined: turned by" in (ensemble.folder / "run.log").read_text().lower()
+    np.testing.assert_allclose(np.linalg.det(after.rotation_n33), 1, atol=1e-9)
+
+
+def test_the_field_gives_an_fsc_of_half_sets(tiny, tmp_path):
+    ensemble = fitted("field", tiny, tmp_path / "run", epochs=4)
+    curves = read_fsc_star(ensemble.folder / "maps" / "field_fsc.star")
+    assert curves.unmasked_s[1:4].min() > 0.7
+    halves = [read_map(ensemble.folder / "maps" / f"field_half{half}_unfil.mrc")[0] for half in (1, 2)]
+    np.testing.assert_allclose(curves.unmasked_s, fsc(*halves), atol=1e-4)
+    assert {line.get("part") for line in ensemble.history} == {"half1", "half2", None}
+
+
+def test_the_autodecoder_starts_from_given_coordinates(tiny, tmp_path):
+    z_nq = np.random.default_rng(0).standard_normal((150, 2)).astype(np.float32)
+    np.save(tmp_path / "z.npy", z_nq)
+    ensemble = fitted("autodecoder", tiny, tmp_path / "run", init=tmp_path / "z.npy", latent_rate=1e-4)
+    np.testing.assert_allclose(ensemble.z_nq, z_nq, atol=0.01)
+    with pytest.raises(InputError, match="2 numbers a row, but --latent-dim 3"):
+        fitted("autodecoder", tiny, tmp_path / "other", init=tmp_path / "z.npy", latent_dim=3)
 
 
 def test_history_is_json_lines(run):
@@ -188,3 +489,16 @@ def test_history_is_json_lines(run):
     for line in ensemble.history:
         assert json.loads(json.dumps(line)) == line
         assert {"epoch", "loss", "penalty", "images_per_s", "seconds"} <= set(line)
+
+
+@pytest.mark.slow
+def test_32_two_states_are_told_apart(tmp_path):
+    """A lobe on either side, 64 pixels, SNR 0.1: two clusters of z are the states for at least 95 % of the images."""
+    simulate(tmp_path / "set", Simulation(images=2000, box=64, snr=0.1, states=2))
+    ensemble = fitted(
+        "vae", tmp_path / "set", tmp_path / "run", width=128, layers=3, latent_dim=4, epochs=8, map_every=0
+    )
+    state_n = np.load(tmp_path / "set" / "labels.npy")
+    label_n = cluster(ensemble.z_nq, 2, seed=0).label_n - 1
+    share = (label_n == state_n).mean()
+    assert max(share, 1 - share) >= 0.95

@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from morphem.data.dataset import Dataset
-from morphem.errors import RunError
 from morphem.inference.esteps import EStep, Hypotheses, Known
-from morphem.inference.latents import Encoder, ImageView, MapView
-from morphem.inference.msteps import Gradient, NormalEquations, _eliminate
+from morphem.inference.gradient import DivergedError, Gradient
+from morphem.inference.latents import Encoder, Table
+from morphem.inference.msteps import NormalEquations, _eliminate
+from morphem.inference.poses import PoseTable, turned, with_refinement
+from morphem.inference.rows import RowAdam, Rows
+from morphem.inference.schedules import BetaSchedule
+from morphem.inference.views import ImageView, MapView, PictureView
 from morphem.io.mrc import read_map
 from morphem.models.field import FieldVolume
 from morphem.models.image_model import ImageModel
@@ -21,12 +25,27 @@ MODEL = ImageModel()
 
 def esteps(dataset: Dataset) -> dict[str, EStep]:
     torch.manual_seed(0)
-    views = {"image": ImageView(dataset.lattice, 31), "map": MapView(6, torch.linspace(1, 0.1, 17))}
-    encoders = {f"Encoder ({name})": Encoder(view, 3, 16, 2, beta=0.5).eval() for name, view in views.items()}
-    return {"Known": Known(), **encoders}
+    image, half = ImageView(dataset.lattice, 31), BetaSchedule("constant", 0.5)
+    table = Table(torch.randn(len(dataset), 3), beta=0.5, learning_rate=0.1)
+    poses = PoseTable(Table(torch.randn(len(dataset), 3), 0.5, 0.1), len(dataset), "both")
+    poses.active = True
+    torch.nn.init.normal_(poses.turn.weight, std=0.02)
+    torch.nn.init.normal_(poses.move.weight, std=0.5)
+    return {
+        "Known": Known(),
+        "Encoder (image)": Encoder(image, 3, 16, 2, half).eval(),
+        "Encoder (map)": Encoder(MapView(6, torch.linspace(1, 0.1, 17)), 3, 16, 2, half).eval(),
+        "Encoder (conv)": Encoder(PictureView(dataset.lattice, 31), 3, 16, 2, half).eval(),
+        "Encoder (full)": Encoder(image, 3, 16, 2, half, full=True).eval(),
+        "Table": table.eval(),
+        "PoseTable": poses.eval(),
+    }
 
 
-@pytest.fixture(params=["Known", "Encoder (image)", "Encoder (map)"])
+NAMES = ("Known", *(f"Encoder ({kind})" for kind in ("image", "map", "conv", "full")), "Table", "PoseTable")
+
+
+@pytest.fixture(params=NAMES)
 def estep(request, tiny_set):
     return esteps(tiny_set)[request.param]
 
@@ -46,12 +65,13 @@ def test_hypotheses_keep_to_the_contract(estep, tiny_set):
     assert found.shift_bh2.shape == (5, h, 2)
     assert found.phiphi_bhjj.shape == (5, h, j, j)
     torch.testing.assert_close(found.logw_bh.exp().sum(1), torch.ones(5))
-    assert (torch.linalg.eigvalsh(found.phi_cov_bhjj) >= 0).all()
+    torch.testing.assert_close(found.rotation_bh33 @ found.rotation_bh33.mT, torch.eye(3).expand(5, h, 3, 3))
+    assert (torch.linalg.eigvalsh(found.phi_cov_bhjj) >= -1e-5).all()
     assert (found.penalty_b >= 0).all()
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_an_image_is_judged_alone(estep, tiny_set, size):
+def test_28_an_image_is_judged_alone(estep, tiny_set, size):
     whole = estep(tiny_set.observed(np.arange(14)), None, MODEL)
     parts = [estep(o, None, MODEL) for o in tiny_set.batches(size, np.arange(14))]
     for name in ("phi_bhj", "phi_cov_bhjj", "penalty_b"):
@@ -71,24 +91,53 @@ def test_small_variances_survive():
     assert found.phiphi_bhjj[0, 0, 1, 1].item() == pytest.approx(1e4)
 
 
-def test_the_penalty_is_beta_times_the_kl_of_gaussians(tiny_set):
-    encoder = esteps(tiny_set)["Encoder (image)"]
+@pytest.mark.parametrize("name", ["image", "map", "conv", "full"])
+def test_37_the_penalty_is_beta_times_the_kl_of_gaussians(tiny_set, name):
+    encoder = esteps(tiny_set)[f"Encoder ({name})"]
     found = encoder(tiny_set.observed(np.arange(6)), None, MODEL)
-    mean_bq, variance_bq = found.z_bhq[:, 0], found.z_cov_bhqq[:, 0].diagonal(dim1=-2, dim2=-1)
-    normal = torch.distributions.Normal
-    kl_b = torch.distributions.kl_divergence(normal(mean_bq, variance_bq.sqrt()), normal(0.0, 1.0)).sum(1)
-    torch.testing.assert_close(found.penalty_b, 0.5 * kl_b, atol=1e-5, rtol=1e-4)
+    normal = torch.distributions.MultivariateNormal
+    one = normal(torch.zeros(3), torch.eye(3))
+    kl_b = torch.distributions.kl_divergence(normal(found.z_bhq[:, 0], found.z_cov_bhqq[:, 0]), one)
+    assert (kl_b >= 0).all()
+    torch.testing.assert_close(found.penalty_b, 0.5 * kl_b, atol=1e-4, rtol=1e-4)
 
 
-def test_beta_rises_over_the_warm_up(tiny_set):
-    encoder = Encoder(ImageView(tiny_set.lattice, 31), 2, 16, 1, beta=1.0, warmup=20)
+def test_a_full_posterior_correlates_and_a_diagonal_one_does_not(tiny_set):
+    observed, eye = tiny_set.observed(np.arange(6)), torch.eye(3, dtype=torch.bool)
+    diagonal, full = (esteps(tiny_set)[f"Encoder ({name})"](observed, None, MODEL) for name in ("image", "full"))
+    assert (diagonal.z_cov_bhqq[:, 0][:, ~eye] == 0).all()
+    assert (full.z_cov_bhqq[:, 0][:, ~eye].abs() > 1e-4).all()
+
+
+SCHEDULES = {
+    "constant": ([2.0] * 5, [6.0] * 5),
+    "linear": ([0.5, 0.5, 1.25, 2.0, 2.0], [1.5, 1.5, 3.75, 6.0, 6.0]),
+    "cyclic": ([0.5, 0.5, 1.25, 0.5, 1.25], [1.5, 1.5, 3.75, 1.5, 3.75]),
+    "capacity": ([2.0] * 5, [18.0, 18.0, 8.0, 2.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_beta_follows_its_schedule(kind):
+    """β = 2 from ½ between images 10 and 30, KL = 3 nats, capacity 2; after 0, 10, 20, 30 and 40 images."""
+    schedule = BetaSchedule(kind, 2.0, 0.5 if kind in ("linear", "cyclic") else 0.0, (10, 30), 2.0)
+    weights, penalties = SCHEDULES[kind]
+    seen = (0, 10, 20, 30, 40)
+    assert [schedule.weight(n) for n in seen] == pytest.approx(weights)
+    assert [schedule.penalty(torch.tensor([3.0]), n).item() for n in seen] == pytest.approx(penalties)
+
+
+def test_beta_counts_the_images_of_training_alone(tiny_set):
+    encoder = Encoder(ImageView(tiny_set.lattice, 31), 2, 16, 1, BetaSchedule("linear", 1.0, images=(0, 20)))
     observed = tiny_set.observed(np.arange(10))
     half, full, later = (encoder(observed, None, MODEL).penalty_b.sum().item() for _ in range(3))
     assert half == pytest.approx(full / 2, rel=1e-4)
     assert later == pytest.approx(full, rel=1e-4)
+    encoder.eval()(observed, None, MODEL)
+    assert int(encoder.seen) == 30
 
 
-@pytest.mark.parametrize("name", ["image", "map"])
+@pytest.mark.parametrize("name", ["image", "map", "conv"])
 def test_the_encoder_sees_centred_images(tiny_set, name):
     """An image and its shift, both moved, look the same."""
     encoder, observed = esteps(tiny_set)[f"Encoder ({name})"], tiny_set.observed(np.arange(4))
@@ -181,7 +230,7 @@ def test_a_mean_and_a_mode_are_found_together(tiny, tiny_set):
     sums = NormalEquations(tiny_set.lattice, features=2)
     for observed in tiny_set.batches(50):
         z_bq = z_nq[observed.index_b]
-        known = Hypotheses.at_given_poses(observed, z_bq, torch.zeros_like(z_bq))
+        known = Hypotheses.at_given_poses(observed, z_bq)
         clean = MODEL.predict(truth, observed, known.rotation_bh33, known.shift_bh2, known.z_bhq)[:, 0]
         sums.update(dataclasses.replace(observed, sample_bk=clean), known)
     sums.finish()
@@ -212,7 +261,7 @@ def test_the_loss_is_one_at_the_truth(tiny, tiny_set):
 def trained(dataset, tile, learning_rate=1e-3):
     torch.manual_seed(0)
     volume = FieldVolume(dataset.box, dataset.lattice.radius, 2, width=16, layers=1)
-    encoder = Encoder(ImageView(dataset.lattice, 31), 2, 16, 1, beta=0.25)
+    encoder = Encoder(ImageView(dataset.lattice, 31), 2, 16, 1, BetaSchedule("constant", 0.25))
     mstep = Gradient(volume, encoder, MODEL, learning_rate, dataset, tile)
     mstep.draw_nq = torch.randn(len(dataset), 2, generator=torch.Generator().manual_seed(3))
     return volume, encoder, mstep
@@ -233,6 +282,7 @@ def test_gradient_lowers_the_loss(tiny_set):
     volume, encoder, mstep = trained(tiny_set, 4096, learning_rate=1e-2)
     losses = []
     for _ in range(15):
+        mstep.begin(15)
         for observed in tiny_set.batches(50):
             mstep.update(observed, encoder(observed, volume, MODEL))
         mstep.finish()
@@ -242,16 +292,174 @@ def test_gradient_lowers_the_loss(tiny_set):
     assert mstep.last.power_gs.shape == (1, 16)
 
 
-def test_a_poisoned_batch_is_skipped_and_ten_end_the_run(tiny_set):
+def test_a_smaller_radius_is_a_prefix_of_the_loss(tiny_set):
+    """Marching sees the first samples alone: its power per shell is that of the whole, cut."""
+    observed, powers = tiny_set.observed(np.arange(20)), []
+    for radius in (15, 8):
+        volume, encoder, mstep = trained(tiny_set, 4096)
+        mstep.begin(radius)
+        mstep.update(observed, encoder(observed, volume, MODEL))
+        mstep.finish()
+        powers.append(mstep.last.power_gs)
+    assert powers[1].shape == (1, 9)
+    torch.testing.assert_close(powers[1][:, :8], powers[0][:, :8])
+
+
+def test_26_a_poisoned_batch_is_skipped_and_a_hundredth_of_an_epoch_ends_it(tiny_set):
     volume, encoder, mstep = trained(tiny_set, 4096)
+    mstep.begin(15, batches=400)
     good = tiny_set.observed(np.arange(8))
     bad = dataclasses.replace(good, sample_bk=good.sample_bk * float("nan"))
-    before = [p.clone() for p in volume.parameters()]
+    before = [p.clone() for p in [*volume.parameters(), *encoder.parameters()]]
     mstep.update(bad, encoder(good, volume, MODEL))
-    assert all(torch.equal(p, q) for p, q in zip(before, volume.parameters(), strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(before, [*volume.parameters(), *encoder.parameters()], strict=True))
     mstep.update(good, encoder(good, volume, MODEL))
     assert any(not torch.equal(p, q) for p, q in zip(before, volume.parameters(), strict=True))
-    assert mstep.skipped == 1
-    with pytest.raises(RunError, match="not a number"):
-        for _ in range(10):
-            mstep.update(bad, encoder(good, volume, MODEL))
+    mstep.finish()
+    assert (mstep.last.skipped, mstep.last.images) == (1, 8)
+    for _ in range(3):
+        mstep.update(bad, encoder(good, volume, MODEL))
+    with pytest.raises(DivergedError, match="rows 1, 2, 3"):
+        mstep.update(bad, encoder(good, volume, MODEL))
+
+
+def with_table(dataset, refine="none", learning_rate=0.1):
+    torch.manual_seed(0)
+    volume = FieldVolume(dataset.box, dataset.lattice.radius, 2, width=16, layers=1)
+    estep = with_refinement(Table(torch.randn(len(dataset), 2), 1.0, learning_rate), refine, len(dataset))
+    return volume, estep, Gradient(volume, estep, MODEL, 1e-3, dataset)
+
+
+def test_38_rows_that_are_not_in_the_batch_do_not_move(tiny_set):
+    """Also after they have been in one, when a dense Adam would let them drift on."""
+    volume, table, mstep = with_table(tiny_set)
+    first, second = tiny_set.observed(np.arange(10)), tiny_set.observed(np.arange(5, 20))
+    for observed in (first, second, second):
+        before = table.rows.weight.detach().clone()
+        mstep.update(observed, table(observed, volume, MODEL))
+        moved_n = (table.rows.weight.detach() != before).any(1)
+        assert moved_n[observed.index_b].all()
+        assert moved_n.sum() == len(observed)
+    assert mstep.row_optimizer.state[table.rows.weight]["step"].tolist() == [1] * 5 + [3] * 5 + [2] * 10 + [0] * 130
+
+
+def test_row_adam_is_adam_where_all_rows_are_present():
+    torch.manual_seed(1)
+    rows = Rows(6, 3, learning_rate=0.05)
+    dense = torch.zeros(6, 3, requires_grad=True)
+    ours, adam = RowAdam([rows]), torch.optim.Adam([dense], lr=0.05)
+    for _ in range(20):
+        gradient = torch.randn(6, 3)
+        (rows(torch.arange(6)) * gradient).sum().backward()
+        dense.grad = gradient
+        ours.step()
+        adam.step()
+        ours.zero_grad()
+    torch.testing.assert_close(rows.weight.detach(), dense.detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("on_map", [False, True], ids=["network", "map and network"])
+def test_the_gradient_of_a_pose_is_that_of_finite_differences(tiny, tiny_set, on_map):
+    """∂/∂ω and ∂/∂t of Σ|X̃ − X̂|², in float64 but for the map's interpolation."""
+    torch.manual_seed(0)
+    volume = FieldVolume(32, 6.0, 2, width=16, layers=1, on_map=on_map)
+    if on_map:
+        volume.start_from(true_linear(tiny))
+    observed, z_bhq = tiny_set.observed(np.arange(3)).prefix(6), torch.randn(3, 1, 2)
+
+    def misfit(turn_b3, move_b2):
+        rotation_b33 = turned(observed.rotation_b33, turn_b3)
+        shift_b2 = observed.shift_b2 + move_b2
+        return -MODEL.log_likelihood(volume, observed, rotation_b33[:, None], shift_b2[:, None], z_bhq)[:, 0]
+
+    turn_b3, move_b2 = (torch.zeros(3, n, requires_grad=True) for n in (3, 2))
+    misfit(turn_b3, move_b2).sum().backward()
+    step = 2e-3
+    for found, variable in ((turn_b3.grad, 0), (move_b2.grad, 1)):
+        for axis in range(found.shape[1]):
+            change = torch.zeros_like(found)
+            change[:, axis] = step
+            ends = []
+            for sign in (1, -1):
+                moved = [torch.zeros(3, 3), torch.zeros(3, 2)]
+                moved[variable] = sign * change
+                with torch.no_grad():
+                    ends.append(misfit(*moved))
+            slope_b = (ends[0] - ends[1]) / (2 * step)
+            assert (slope_b - found[:, axis]).norm() < 0.05 * found.norm() / found.shape[1] ** 0.5
+
+
+def test_a_turned_image_is_turned_by_the_angle():
+    turn = torch.tensor([[0.0, 0.0, 0.3], [0.0, 0.0, 0.0], [1e-9, 0.0, 0.0]])
+    rotation = turned(torch.eye(3).expand(3, 3, 3), turn)
+    assert rotation[0, 1, 0].item() == pytest.approx(np.sin(0.3))
+    torch.testing.assert_close(rotation[1], torch.eye(3))
+    assert rotation[2, 2, 1].item() == pytest.approx(1e-9)
+
+
+def test_poses_are_refined_back(tiny, tiny_set):
+    """Known map, poses spoilt by 3° and a pixel: gradient steps on the tables alone bring most of it back."""
+    volume = true_linear(tiny)
+    rng = torch.Generator().manual_seed(0)
+    estep = PoseTable(Known(), len(tiny_set), "both")
+    estep.active = True
+    clean = tiny_set.observed(np.arange(60)).prefix(10)
+    known = Known()(clean, volume, MODEL)
+    sample_bk = MODEL.predict(volume, clean, known.rotation_bh33, known.shift_bh2, known.z_bhq)[:, 0]
+    wrong = dataclasses.replace(
+        clean,
+        sample_bk=30 * sample_bk,
+        ctf_bk=30 * clean.ctf_bk,
+        rotation_b33=turned(clean.rotation_b33, 0.05 * torch.randn(60, 3, generator=rng)),
+        shift_b2=clean.shift_b2 + torch.randn(60, 2, generator=rng),
+    )
+    optimizer = RowAdam([estep.turn, estep.move])
+    for _ in range(300):
+        found = estep(wrong, volume, MODEL)
+        residual = MODEL.residual(volume, wrong, found.rotation_bh33, found.shift_bh2, found.z_bhq)
+        (residual.abs() ** 2).sum().add(found.penalty_b.sum()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def errors(rotation_b33, shift_b2):
+        trace_b = (rotation_b33 * clean.rotation_b33).sum((1, 2))
+        return torch.rad2deg(((trace_b - 1) / 2).clamp(-1, 1).arccos()).median(), (shift_b2 - clean.shift_b2).norm(
+            dim=1
+        ).median()
+
+    found = estep(wrong, volume, MODEL)
+    before, after = (
+        errors(wrong.rotation_b33, wrong.shift_b2),
+        errors(found.rotation_bh33[:, 0], found.shift_bh2[:, 0]),
+    )
+    assert after[0] < 0.4 * before[0]
+    assert after[1] < 0.2 * before[1]
+
+
+def test_a_table_finds_z_and_its_covariance(tiny, tiny_set):
+    """V = V₀ + z V₁ and unit noise: Laplace's covariance is (2 Re JᴴJ + β)⁻¹, and z errs by as much."""
+    rng = torch.Generator().manual_seed(2)
+    maps = torch.stack([torch.tensor(read_map(tiny / f"vols/{i:03d}.mrc")[0]) for i in (0, 2)])
+    volume = LinearVolume.of(torch.stack([maps.mean(0), 0.5 * (maps[0] - maps[1])]), 15.0)
+    true_nq = torch.randn(150, 1, generator=rng)
+    observed = tiny_set.observed(np.arange(150))
+    known = Hypotheses.at_given_poses(observed, true_nq)
+    clean = MODEL.predict(volume, observed, known.rotation_bh33, known.shift_bh2, known.z_bhq)[:, 0]
+    noise = torch.view_as_complex(torch.randn(*clean.shape, 2, generator=rng) / 2**0.5)
+    observed = dataclasses.replace(observed, sample_bk=clean + noise)
+    table = Table(torch.zeros(150, 1), beta=1.0, learning_rate=0.1)
+    table.locate(observed, volume, MODEL, RowAdam([table.rows]), 200)
+    table.measure(observed, volume, MODEL)
+    error_n = (table.rows.weight.detach() - true_nq)[:, 0]
+    score_n = error_n / table.cov_nqq[:, 0, 0].sqrt()
+    assert table.cov_nqq.min() > 0
+    assert 0.8 < score_n.std().item() < 1.2
+
+
+@pytest.mark.parametrize("conditioning", ["input", "film"])
+def test_z_acts_in_either_conditioning(conditioning):
+    torch.manual_seed(0)
+    volume = FieldVolume(32, 15.0, 2, width=16, layers=2, conditioning=conditioning)
+    point_bk3 = torch.randn(3, 50, 3)
+    here, there = (volume(point_bk3, z_bq) for z_bq in (torch.zeros(3, 2), torch.ones(3, 2)))
+    assert (here - there).norm() > 1e-3 * here.norm()

@@ -26,7 +26,7 @@ def particles_of(folder, stack_n, slice_n, pixels=PIXELS, **fields):
     return Particles(**{**values, **fields})
 
 
-def test_shuffled_rows_of_several_stacks_come_in_the_order_asked_for(tmp_path):
+def test_08_shuffled_rows_of_several_stacks_come_in_the_order_asked_for(tmp_path):
     rng = np.random.default_rng(1)
     stack_n, slice_n = rng.integers(0, 3, 50), rng.integers(0, 4, 50)
     images = Images(particles_of(tmp_path, stack_n, slice_n))
@@ -87,7 +87,7 @@ def test_images_that_are_not_square_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, None])
-def test_images_without_content_are_refused_by_row(tmp_path, poison):
+def test_17_images_without_content_are_refused_by_row(tmp_path, poison):
     pixels = PIXELS.copy()
     pixels[1, 2] = 3.0
     pixels[1, 2, 4, 4] = 3.0 if poison is None else poison

@@ -30,7 +30,7 @@ def a_file(path, images_nyx, order="<", mode=2, extended=b"", **header):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("mode", "kind"), [(0, "i1"), (1, "i2"), (2, "f4"), (6, "u2"), (12, "f2")])
-def test_modes_and_byte_orders_give_equal_pixels(tmp_path, order, mode, kind):
+def test_06_modes_and_byte_orders_give_equal_pixels(tmp_path, order, mode, kind):
     pixels = np.arange(2 * 256 * 256).reshape(2, 256, 256) % 251 - (0 if kind == "u2" else 125)
     stack = mrc.open_stack(a_file(tmp_path / "a.mrcs", pixels.astype(order + kind), order, mode))
     assert isinstance(stack.images_nyx, np.memmap)
@@ -44,8 +44,12 @@ def test_an_extended_header_is_skipped_and_the_pixel_size_read(tmp_path):
     assert (stack.pixel_A, stack.notices) == (1.5, ())
 
 
-def test_a_header_without_sampling_has_pixel_size_0(tmp_path):
-    assert mrc.open_stack(a_file(tmp_path / "a.mrc", np.zeros((1, 4, 4), "f4"), mx=0)).pixel_A == 0
+@pytest.mark.parametrize("header", [{"mx": 0, "cella": (6, 6, 6)}, {"cella": (0, 0, 0)}])
+def test_06_a_header_without_a_pixel_size_gives_equal_pixels(tmp_path, header):
+    pixels = np.arange(16.0, dtype="<f4").reshape(1, 4, 4)
+    stack = mrc.open_stack(a_file(tmp_path / "a.mrc", pixels, **header))
+    np.testing.assert_array_equal(stack.images_nyx, pixels)
+    assert (stack.pixel_A, stack.notices) == (0, ())
 
 
 def test_a_blank_identifier_is_accepted_with_a_notice_only_if_the_bytes_fit(tmp_path):
@@ -67,7 +71,7 @@ def test_a_blank_identifier_is_accepted_with_a_notice_only_if_the_bytes_fit(tmp_
         ({"mode": 4}, "MRC mode 4"),
     ],
 )
-def test_lying_headers_are_refused_before_anything_is_allocated(tmp_path, monkeypatch, header, message):
+def test_61_lying_headers_are_refused_before_anything_is_allocated(tmp_path, monkeypatch, header, message):
     path = a_file(tmp_path / "a.mrc", np.zeros((1, 4, 4), "f4"), **header)
     monkeypatch.setattr(np, "memmap", None)
     with pytest.raises(InputError, match=message):
@@ -75,7 +79,7 @@ def test_lying_headers_are_refused_before_anything_is_allocated(tmp_path, monkey
 
 
 @pytest.mark.parametrize("size", [0, 500, 1024, 1087])
-def test_truncated_files_are_refused(tmp_path, size):
+def test_61_truncated_files_are_refused(tmp_path, size):
     path = a_file(tmp_path / "a.mrc", np.zeros((1, 4, 4), "f4"))
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(InputError, match=f"{size} bytes"):

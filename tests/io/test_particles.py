@@ -146,7 +146,7 @@ def refused(message, *args, **options):
     assert "\n" not in str(caught.value)
 
 
-def test_the_worked_example_of_the_conventions(tmp_path):
+def test_19_the_worked_example_of_the_conventions(tmp_path):
     particles = Particles.read(a_star(tmp_path))
     np.testing.assert_allclose(
         particles.rotation_n33[0],
@@ -172,8 +172,17 @@ def test_relion_30_has_shifts_in_pixels_and_no_box(tmp_path):
     assert particles.micrograph_n is not None and particles.micrograph_n.tolist() == ["m1.mrc", "m2.mrc", "m1.mrc"]
     assert [path.name for path in particles.stacks] == ["b.mrcs", "a.mrcs"]
     assert (particles.stack_n.tolist(), particles.slice_n.tolist()) == ([0, 1, 0], [1, 0, 0])
+
+
+def test_02_an_absent_phase_shift_is_0_and_said_once(tmp_path):
+    particles = Particles.read(a_star(tmp_path, RELION_30), box=64)
     assert particles.notices == ("no rlnPhaseShift: taken as 0",)
-    assert particles.ctf is not None and not particles.ctf.phase_shift_rad_n.any()
+    told = Particles.read(a_star(tmp_path, RELION_30, ("_rlnRandomSubset", "_rlnPhaseShift"), ("-1 2 m", "-1 0 m"),
+                                 ("-1 1 m", "-1 0 m"), name="b.star"), box=64)  # fmt: skip
+    assert told.notices == ()
+    k_k2 = np.array([[1, 0], [3, 4], [-20, 7]])
+    found, expected = (ctf(p.ctf, p.pixel_A_n, k_k2, 64) for p in (particles, told) if p.ctf is not None)
+    assert found.isfinite().all() and found.equal(expected)
 
 
 def test_the_box_comes_from_the_stack_where_the_table_is_silent(tmp_path):
@@ -182,7 +191,7 @@ def test_the_box_comes_from_the_stack_where_the_table_is_silent(tmp_path):
     refused("a box of 32 .* --box says 64", tmp_path / "a.star", box=64)
 
 
-def test_each_row_has_the_optics_of_its_own_group(tmp_path):
+def test_04_each_row_has_the_optics_of_its_own_group(tmp_path):
     particles = Particles.read(a_star(tmp_path, TWO_PIXEL_SIZES))
     assert particles.optics_names == ("two", "seven")
     assert particles.optics_n.tolist() == [1, 0, 1]
@@ -196,7 +205,7 @@ def test_each_row_has_the_optics_of_its_own_group(tmp_path):
 
 
 @pytest.mark.parametrize("text", [WORKED_EXAMPLE, RELION_30, TWO_PIXEL_SIZES])
-def test_a_rewritten_table_keeps_every_cell(tmp_path, text):
+def test_03_a_rewritten_table_keeps_every_cell(tmp_path, text):
     particles = Particles.read(a_star(tmp_path, text), box=64 if text is RELION_30 else None)
     particles.write(tmp_path / "b.star", {"morphemZ0": np.arange(len(particles)) / 4})
     before, after = star.read(tmp_path / "a.star"), star.read(tmp_path / "b.star")
@@ -246,8 +255,6 @@ def test_the_box_and_contrast_of_options_travel_with_the_table(tmp_path):
         ([("15000.0", "nan")], '_rlnDefocusU is "nan" in row 1'),
         ([("15000.0", "high")], '_rlnDefocusU is "high" in row 1'),
         ([(".mrcs 1 30", ".mrcs 3 30")], "optics group 3 is not in data_optics"),
-        ([("_custom", "_rlnTomoParticleName")], "a tilt series"),
-        ([("_rlnImageSize 32", "_rlnImageSize 32\n_rlnCtfDataAreCtfPremultiplied 1")], "Premultiplied is set"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(tmp_path, changes, message):
@@ -266,7 +273,7 @@ def test_several_image_sizes_are_refused(tmp_path):
         ({"amplitude_contrast": 0.07}, "an amplitude contrast of 0.1 in row 1, but --amplitude-contrast says 0.07"),
     ],
 )
-def test_an_option_that_contradicts_the_table_is_refused_with_both_values(tmp_path, options, message):
+def test_12_an_option_that_contradicts_the_table_is_refused_with_both_values(tmp_path, options, message):
     refused(message, a_star(tmp_path), **options)
     assert Particles.read(tmp_path / "a.star", box=32, pixel_A=2.001, amplitude_contrast=0.1).pixel_A_n.tolist() == [2]
 
@@ -283,12 +290,83 @@ def test_without_poses_rotations_are_not_numbers(tmp_path):
     assert cells(tmp_path / "b.star") == cells(path)
 
 
-def test_corrections_that_are_not_made_are_said_once(tmp_path):
-    idle = "_rlnImageSize 32\n_rlnBeamTiltY 0.0\n_rlnMagMat00 1.0\n_rlnOddZernike [0,0.0,0]"
-    assert Particles.read(a_star(tmp_path, WORKED_EXAMPLE, ("_rlnImageSize 32", idle))).notices == ()
-    active = idle.replace("[0,0.0,0]", "[0,0.5,0]").replace("TiltY 0.0", "TiltY -0.1")
-    particles = Particles.read(a_star(tmp_path, WORKED_EXAMPLE, ("_rlnImageSize 32", active)))
-    assert particles.notices == ("not corrected for: rlnBeamTiltY, rlnOddZernike",)
+IDLE = {
+    "rlnBeamTiltX": "0", "rlnBeamTiltY": "0.0", "rlnOddZernike": "[0,0.0,0]", "rlnEvenZernike": "[0,0,0]",
+    "rlnMagMat00": "1.0", "rlnMagMat01": "0", "rlnMagMat10": "0", "rlnMagMat11": "1",
+}  # fmt: skip
+
+
+def with_optics(tmp_path, columns):
+    more = "".join(f"\n_{name} {value}" for name, value in columns.items())
+    return a_star(tmp_path, WORKED_EXAMPLE, ("_rlnImageSize 32", f"_rlnImageSize 32{more}"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rlnBeamTiltY": "-0.1", "rlnOddZernike": "[0,0.5,0]"},
+        {"rlnEvenZernike": "[0,0,1e-3]"},
+        {"rlnMagMat00": "1.01", "rlnMagMat01": "0.002"},
+        {"rlnBeamTiltX": "1", "rlnMagMat10": "-0.002", "rlnMagMat11": "0.99"},
+    ],
+)
+def test_18_corrections_that_are_not_made_are_one_notice_that_names_them(tmp_path, changes):
+    assert Particles.read(with_optics(tmp_path, IDLE)).notices == ()
+    assert Particles.read(with_optics(tmp_path, IDLE | changes)).notices == (
+        f"not corrected for: {', '.join(changes)}",
+    )
+
+
+def test_18_corrections_of_cryosparc_are_one_notice(tmp_path):
+    table = np.load(a_cs(tmp_path / "a.cs"))
+    idle = {"ctf/tilt_A": np.zeros((2, 2), np.float32), "ctf/anisomag": np.zeros((2, 4), np.float32)}
+    cs.write(tmp_path / "b.cs", cs.with_fields(table, idle))
+    assert not any("not corrected" in notice for notice in Particles.read(tmp_path / "b.cs").notices)
+    cs.write(tmp_path / "c.cs", cs.with_fields(table, {name: values + 0.1 for name, values in idle.items()}))
+    assert "not corrected for: ctf/tilt_A, ctf/anisomag" in Particles.read(tmp_path / "c.cs").notices
+
+
+def test_18_images_multiplied_by_their_ctf_are_refused(tmp_path):
+    assert len(Particles.read(with_optics(tmp_path, {"rlnCtfDataAreCtfPremultiplied": "0"}))) == 1
+    refused("_rlnCtfDataAreCtfPremultiplied is set", with_optics(tmp_path, {"rlnCtfDataAreCtfPremultiplied": "1"}))
+
+
+WARP = """data_
+loop_
+_rlnImageName #1
+_rlnImagePixelSize #2
+_rlnImageSize #3
+_rlnGroupName #4
+_rlnCtfBfactor #5
+_rlnCtfScalefactor #6
+1@a.mrcs 2 32 p1 -4 1.0
+2@a.mrcs 2 32 p1 -8 0.9
+3@a.mrcs 2 32 p2 -4 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "found"),
+    [
+        (WORKED_EXAMPLE, [("_custom", "_rlnTomoParticleName")], "column _rlnTomoParticleName"),
+        (WORKED_EXAMPLE, [("_custom", "_rlnTomoVisibleFrames"), ('"kept as is"', "[1,1,0]")], "_rlnTomoVisibleFrames"),
+        (WARP, [], "groups whose images differ in dose and tilt"),
+    ],
+)
+def test_10_a_tilt_series_is_refused(tmp_path, text, changes, found):
+    path = a_star(tmp_path, text, *changes)
+    refused(f"a tilt series .*{found}.*, expected single particles", path, no_ctf=True, require_poses=False)
+
+
+def test_10_subtomograms_are_refused(tmp_path):
+    """A subtomogram's first section would pass for an image."""
+    assert len(Particles.read(with_optics(tmp_path, {"rlnImageDimensionality": "2"}))) == 1
+    refused(r"subtomograms \(_rlnImageDimensionality\)", with_optics(tmp_path, {"rlnImageDimensionality": "3"}))
+
+
+def test_10_groups_of_untilted_images_are_no_tilt_series(tmp_path):
+    path = a_star(tmp_path, WARP, ("-8 0.9", "-4 1.0"))
+    assert len(Particles.read(path, no_ctf=True, require_poses=False)) == 3
 
 
 def test_stacks_are_found_in_datadir_beside_the_table_and_above_it(tmp_path, monkeypatch):
@@ -307,7 +385,7 @@ def test_stacks_are_found_in_datadir_beside_the_table_and_above_it(tmp_path, mon
     assert Particles.read(path, datadir=tmp_path / "data").stacks[0] == tmp_path / "data/p.mrcs"
 
 
-def test_a_cs_table_and_its_zero_pose(tmp_path):
+def test_07_a_cs_table_and_its_zero_pose(tmp_path):
     particles = Particles.read(a_cs(tmp_path / "a.cs"))
     np.testing.assert_array_equal(particles.rotation_n33, [np.eye(3)] * 2)
     np.testing.assert_allclose(particles.shift_A_n2, [[6, -3]] * 2)
@@ -351,7 +429,7 @@ def same_physics(a, b):
     assert a.box == b.box
 
 
-def test_a_stack_with_cryodrgn_pickles(tmp_path):
+def test_11_a_stack_with_cryodrgn_pickles(tmp_path):
     a_stack(tmp_path / "a.mrcs")
     rotation_n33 = rotations.uniform(3, np.random.default_rng(3))
     shift_n2 = np.array([[0.0625, -0.03125], [0, 0], [1, -1]])
@@ -371,6 +449,24 @@ def test_a_stack_with_cryodrgn_pickles(tmp_path):
     ind = a_pickle(tmp_path / "ind.pkl", np.array([2, 0]))
     kept = Particles.read(tmp_path / "a.mrcs", poses=poses, ctf=ctf_pkl, ind=ind)
     assert kept.slice_n.tolist() == [2, 0]
+
+
+def test_20_ten_pixels_are_ten_pixels_from_every_file(tmp_path):
+    """In a box of 128: ten pixels of 1.5 Å in RELION's tables, 10/128 in a pose.pkl, ten pixels in a .cs."""
+    text = WORKED_EXAMPLE.replace("Size 32", "Size 128").replace('"2.0"', "1.5").replace("4.0 -2.0", "15.0 -6.0")
+    table = np.load(a_cs(tmp_path / "a.cs", 1))
+    table["blob/shape"], table["alignments3D/shift"], table["alignments3D/psize_A"] = 128, (10, -4), 1.5
+    cs.write(tmp_path / "a.cs", table)
+    bare = a_star(tmp_path, text, ("_rlnAngleRot", "_rlnOther"), name="b.star")
+    poses = a_pickle(tmp_path / "pose.pkl", (np.eye(3)[None], np.array([[10 / 128, -4 / 128]])))
+    found = [
+        Particles.read(a_star(tmp_path, text)),
+        Particles.read(tmp_path / "a.cs"),
+        Particles.read(bare, poses=poses),
+    ]
+    for particles in found:
+        assert particles.box == 128
+        np.testing.assert_allclose(particles.shift_A_n2 / particles.pixel_A_n[:, None], [[10, -4]], rtol=1e-9)
 
 
 def test_a_list_of_stacks(tmp_path):
@@ -393,7 +489,7 @@ def test_a_list_of_stacks(tmp_path):
         (3, "int found"),
     ],
 )
-def test_pose_pickles_that_do_not_fit_are_refused(tmp_path, value, message):
+def test_11_pose_pickles_that_do_not_fit_are_refused(tmp_path, value, message):
     refused(message, a_star(tmp_path), poses=a_pickle(tmp_path / "pose.pkl", value))
 
 

@@ -65,7 +65,7 @@ def test_tuples_scalars_and_pickles_back_to_back(tmp_path):
         ("text", "type str"),
     ],
 )
-def test_everything_else_is_refused_by_name_and_not_run(tmp_path, monkeypatch, value, named):
+def test_60_everything_else_is_refused_by_name_and_not_run(tmp_path, monkeypatch, value, named):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f"{named}.*found, expected numeric arrays only"):
         pickles.read(kept(tmp_path / "a.pkl", value))
@@ -78,7 +78,7 @@ def test_a_reference_out_of_the_file_is_refused(tmp_path):
         pickles.read(tmp_path / "a.pkl")
 
 
-def test_a_claimed_shape_beyond_the_bytes_is_refused(tmp_path):
+def test_61_a_claimed_shape_beyond_the_bytes_is_refused(tmp_path):
     whole = kept(tmp_path / "a.pkl", np.zeros(200)).read_bytes()
     (tmp_path / "a.pkl").write_bytes(whole.replace(b"K\xc8\x85", b"J" + struct.pack("<i", 2**30) + b"\x85"))
     with pytest.raises(InputError, match="not a pickle of arrays"):

@@ -1,5 +1,6 @@
 """STAR files: what goes in comes out, token by token."""
 
+import itertools
 import re
 
 import pandas as pd
@@ -42,7 +43,7 @@ def words(text):
     return [token for line in lines for token in star.TOKEN.findall(line)]
 
 
-def test_blocks_quotes_and_single_values_are_read(tmp_path):
+def test_03_blocks_quotes_and_single_values_are_read(tmp_path):
     (tmp_path / "a.star").write_text(TEXT)
     blocks = star.read(tmp_path / "a.star")
     assert list(blocks) == ["optics", "particles", "empty"]
@@ -56,11 +57,45 @@ def test_blocks_quotes_and_single_values_are_read(tmp_path):
     assert blocks["empty"].shape == (0, 1)
 
 
-def test_every_token_is_the_same_after_rewriting(tmp_path):
+def test_03_every_token_is_the_same_after_rewriting(tmp_path):
     (tmp_path / "a.star").write_text(TEXT)
     star.write(tmp_path / "b.star", star.read(tmp_path / "a.star"))
     assert words((tmp_path / "b.star").read_text()) == words(TEXT)
     assert "# version 30001" in (tmp_path / "b.star").read_text()
+
+
+BLOCKS = re.split(r"(?=^data_)", TEXT.removeprefix("\n# version 30001\n\n"), flags=re.MULTILINE)[1:]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_03_blocks_may_come_in_any_order(tmp_path, order):
+    (tmp_path / "a.star").write_text("".join(BLOCKS[i] for i in order))
+    (tmp_path / "b.star").write_text("".join(BLOCKS))
+    found, expected = (star.read(tmp_path / name) for name in ("a.star", "b.star"))
+    assert list(found) == [list(expected)[i] for i in order]
+    for name, table in expected.items():
+        pd.testing.assert_frame_equal(found[name], table)
+        assert found[name].attrs.get("loop") == table.attrs.get("loop")
+
+
+def test_61_a_truncated_table_is_refused_or_lacks_whole_rows(tmp_path):
+    """A STAR file does not say how long it is: only the end of the very last cell can go unnoticed."""
+    text = "data_particles\nloop_\n_rlnImageName #1\n_rlnDefocusU #2\n1@a.mrcs 15000\n2@a.mrcs 16000\n3@a.mrcs 17000\n"
+    (tmp_path / "a.star").write_text(text)
+    whole = star.read(tmp_path / "a.star")["particles"]
+    refused = 0
+    for size in range(text.index("1@a") + 1, len(text)):
+        (tmp_path / "b.star").write_text(text[:size])
+        try:
+            table = star.read(tmp_path / "b.star")["particles"]
+        except InputError as error:
+            assert re.search(r"row \d has 1 cells, expected 2", str(error))
+            refused += 1
+            continue
+        cells, expected = table.to_numpy().ravel().tolist(), whole[: len(table)].to_numpy().ravel().tolist()
+        assert cells[:-1] == expected[:-1]
+        assert expected[-1].startswith(cells[-1])
+    assert refused == 3 * len("1@a.mrcs ")
 
 
 @given(rows=st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(CELLS, min_size=n, max_size=n), min_size=1)))

@@ -34,14 +34,14 @@ def toy_sources(fixtures):
 
 
 @pytest.mark.parametrize("case", ["without a CTF", "a phase plate's CTF"])
-def test_toy_projections_give_the_map_and_not_its_mirror(fixtures, toy_map, case):
+def test_01_toy_projections_give_the_map_and_not_its_mirror(fixtures, toy_map, case):
     map_zyx = reconstruct(**toy_sources(fixtures)[case]).map_zyx
     assert map_zyx.shape == toy_map.shape == (30, 30, 30)
     assert correlation(map_zyx, toy_map) > 0.95
     assert correlation(map_zyx, toy_map[::-1]) < 0.1
 
 
-def test_transposed_rotations_do_not(fixtures, toy_map):
+def test_01_transposed_rotations_do_not(fixtures, toy_map):
     dataset = Dataset.open(Source(**toy_sources(fixtures)["without a CTF"]))
     table = dataset.particles
     turned = table.with_poses(np.swapaxes(table.rotation_n33, 1, 2), table.shift_A_n2)

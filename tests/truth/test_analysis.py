@@ -166,7 +166,7 @@ def test_more_clusters_than_images_are_refused_and_nothing_is_left(tmp_path):
     assert sorted(ensemble.folder.iterdir()) == before
 
 
-def test_decoded_maps_come_whole_and_are_not_overwritten_unasked(tmp_path):
+def test_67_decoded_maps_come_whole_and_are_not_overwritten_unasked(tmp_path):
     ensemble, folder = write_run(tmp_path / "run", 2), tmp_path / "out"
     decode_series(ensemble, np.zeros((3, 2)), folder, "model", overwrite=False)
     names = {"map_001.mrc", "map_002.mrc", "map_003.mrc", "maps.cxc", "z.csv"}

@@ -21,7 +21,7 @@ def test_wavelengths(kV, expected):
     assert wavelength_A(kV) == pytest.approx(expected, abs=5e-9)
 
 
-def test_worked_example():
+def test_19_ctf_of_the_worked_example():
     k_k2 = np.array([(1, 0), (0, 1), (3, 4), (4, -3)])
     value_k = ctf(parameters(), np.array([2.0]), k_k2, 32)[0]
     np.testing.assert_allclose(value_k, [-0.319078, -0.315498, 0.532714, 0.638310], atol=1e-5)
@@ -44,7 +44,7 @@ def test_scale_and_b_factor():
     assert ratio.item() == pytest.approx(0.5 * np.exp(-100 * (8 / 64) ** 2 / 4), rel=1e-5)
 
 
-def test_rotations_of_the_worked_example():
+def test_19_rotations_of_the_worked_example():
     rotation = rotations.from_relion(np.array([[30.0, 60.0, 45.0]]))[0]
     expected = [[-0.047367, 0.789149, -0.612372], [-0.659740, 0.435596, 0.612372], [0.75, 0.433013, 0.5]]
     np.testing.assert_allclose(rotation, expected, atol=1e-6)

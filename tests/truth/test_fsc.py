@@ -26,7 +26,7 @@ def share_low_frequencies(box: int, radius: float) -> tuple[np.ndarray, np.ndarr
     return first, second
 
 
-def test_shells_are_rounded_to_the_nearest_integer():
+def test_21_shells_are_rounded_to_the_nearest_integer():
     fsc_s = curves.fsc(*share_low_frequencies(32, 9.5))
     assert fsc_s[:10] == pytest.approx(1, abs=1e-5)
     assert abs(fsc_s[10]) < 0.1
@@ -54,7 +54,7 @@ def test_fsc_does_not_depend_on_scale():
     assert curves.fsc(map1, map2) == pytest.approx(curves.fsc(3 * map1, map2), abs=1e-5)
 
 
-def test_resolution_is_the_first_downward_crossing():
+def test_21_resolution_is_the_first_downward_crossing():
     fsc_s = np.zeros(16)
     fsc_s[1:7] = [1, 0.9, 0.5, 0.1, 0.3, 0.05]
     assert curves.resolution(fsc_s, 2.0, curves.GOLD) == pytest.approx(16.44, abs=0.005)
@@ -85,9 +85,9 @@ def test_a_map_without_power_scores_nothing():
     assert auc(benchmark_fsc(np.zeros((16, 16, 16)), noise(16, 0))) < 0.1
 
 
-def test_mask_holds_a_ball():
-    volume = sphere(64, 20, edge=0).sum()
-    assert volume == pytest.approx(4 / 3 * np.pi * 20**3, rel=0.02)
+@pytest.mark.parametrize("radius", [8, 20, 31])
+def test_21_the_spherical_mask_holds_a_ball(radius):
+    assert sphere(64, radius, edge=0).sum() == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.02)
 
 
 def half_maps(signal_radius: float = 6.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

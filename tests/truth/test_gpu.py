@@ -39,6 +39,18 @@ def test_back_projection_agrees(tiny):
     assert np.linalg.norm(maps[0] - maps[1]) < 1e-4 * np.linalg.norm(maps[0])
 
 
+def test_53_a_checkpoint_of_the_gpu_goes_on_on_the_cpu(tiny, tmp_path):
+    """The second epoch on the CPU, after a first one on the GPU, has the loss of two epochs on the CPU."""
+    losses = []
+    for first in ("cuda", "cpu"):
+        for epochs, device in ((1, first), (2, "cpu")):
+            dataset = Dataset.open(Source(tiny / "particles.star"), device=device)
+            config = load("vae").Config(epochs=epochs, width=32, latent_dim=2)
+            run = Run(tmp_path / first, Compute(device=device, precision="float32"), resume=epochs == 2)
+            losses.append(fit("vae", dataset, config, run).history[-1]["loss"])
+    assert losses[1] == pytest.approx(losses[3], rel=0.005)
+
+
 def test_training_agrees_in_its_loss(tiny, tmp_path):
     losses = []
     for device in ("cpu", "cuda"):

@@ -75,11 +75,14 @@ def test_white_noise_has_power_d_squared():
     assert (lattice.pack(image_bdd).abs() ** 2).mean() == pytest.approx(9 * 32**2, rel=0.01)
 
 
-def test_a_shift_of_ten_pixels_is_ten_pixels():
-    lattice = Lattice.disc(128)
-    centred = torch.zeros(1, 128, 128)
-    centred[0, 64, 64] = 1
+def test_20_a_shift_of_ten_pixels_is_ten_pixels():
+    lattice, x = Lattice.disc(128), torch.arange(128.0) - 64
+    centred = torch.exp(-(x[:, None] ** 2 + x**2) / (2 * 3.0**2))[None]
     moved = lattice.unpack(lattice.pack(centred) * lattice.shift_phase(torch.tensor([[10.0, -4.0]])))[0]
     assert np.unravel_index(int(moved.argmax()), moved.shape) == (64 + 4, 64 - 10)
+    weight = moved - moved.min()
+    weight[weight < 1e-3] = 0
+    centre_x, centre_y = ((weight.sum(axis) * x).sum() / weight.sum() for axis in (0, 1))
+    assert (centre_x.item(), centre_y.item()) == pytest.approx((-10.0, 4.0), abs=1e-3)
     phase_k = lattice.shift_phase(torch.tensor([[10.0, 0.0]]))[0, lattice.prefix(1) - 1]
     assert np.angle(phase_k.numpy()) == pytest.approx(2 * np.pi * 10 / 128, abs=1e-6)

@@ -55,24 +55,58 @@ def blob() -> np.ndarray:
     return synthetic.noise_free(atoms, truth, np.array([0]), box=32, pixel_A=2.0)[0]
 
 
-@pytest.mark.parametrize(
-    ("k", "expected"),
-    [
-        ((1, 0), -0.287525 + 0.067751j),
-        ((0, 1), -0.234105 - 0.174668j),
-        ((3, 4), -0.022829 + 0.074065j),
-        ((4, -3), -0.088911 - 0.026815j),
-    ],
-)
-def test_worked_example_samples(blob, k, expected):
-    lattice = Lattice.disc(32)
-    sample_k = lattice.pack(torch.from_numpy(-blob)).numpy()
-    assert sample_k[lattice.k_k2.tolist().index(list(k))] == pytest.approx(expected, abs=1e-5)
-
-
-def test_worked_example_image_is_white(blob):
+def test_19_the_image_of_the_worked_example_is_white(blob):
     assert np.unravel_index(blob.argmax(), blob.shape) == (13, 17)
     assert blob.max() == pytest.approx(0.012643, abs=1e-6)
+
+
+WORKED_EXAMPLE = {
+    (1, 0): ((-0.047367, 0.789149, -0.612372), 0.751263 - 0.541012j, -0.287525 + 0.067751j),
+    (0, 1): ((-0.659740, 0.435596, 0.612372), 0.619751 + 0.687749j, -0.234105 - 0.174668j),
+    (3, 4): ((-2.781060, 4.109830, 0.612372), 0.013613 + 0.144850j, -0.022829 + 0.074065j),
+    (4, -3): ((1.789750, 1.849809, -4.286607), 0.042457 + 0.139156j, -0.088911 - 0.026815j),
+}
+"""(kx, ky) -> Rᵀk, V, X."""
+STAR = """data_
+loop_
+_rlnImageName
+_rlnAngleRot
+_rlnAngleTilt
+_rlnAnglePsi
+_rlnOriginXAngst
+_rlnOriginYAngst
+_rlnDefocusU
+_rlnDefocusV
+_rlnDefocusAngle
+_rlnVoltage
+_rlnSphericalAberration
+_rlnAmplitudeContrast
+_rlnPhaseShift
+_rlnImagePixelSize
+1@blob.mrcs 30 60 45 4 -2 15000 14500 30 300 2.7 0.1 0 2
+"""
+
+
+def test_19_files_of_the_worked_example_give_its_numbers(blob, tmp_path):
+    """The stored image, read by its table, is CTF · phase · V(Rᵀk) of the blob's map, number by number."""
+    with mrc.create_stack(tmp_path / "blob.mrcs", 1, 32, 2.0) as image_ndd:
+        image_ndd[0] = blob
+    (tmp_path / "blob.star").write_text(STAR)
+    particles, lattice = Particles.read(tmp_path / "blob.star"), Lattice.disc(32)
+    sample_k = lattice.pack(torch.from_numpy(Images(particles).read(np.array([0]))))[0].numpy()
+    ctf_k = ctf(particles.ctf, particles.pixel_A_n, lattice.k_k2, 32)[0].numpy()  # type: ignore[arg-type]
+    phase_k = lattice.shift_phase(torch.from_numpy(particles.shift_A_n2 / 2.0))[0].numpy()
+    map_zyx = Gaussians.of([np.array([[5.0, 2.0, -3.0]])], [np.ones(1)], sigma=2.0).density(0, box=32)
+    assert np.unravel_index(map_zyx.argmax(), map_zyx.shape) == (13, 18, 21)
+    x_v3 = np.stack(np.meshgrid(*[np.arange(-16, 16)] * 3, indexing="ij")[::-1], axis=-1).reshape(-1, 3)
+    for k, (turned, volume, sample) in WORKED_EXAMPLE.items():
+        place = lattice.k_k2.tolist().index(list(k))
+        turned_3 = np.array(k) @ particles.rotation_n33[0, :2]
+        found = np.exp(-2j * np.pi / 32 * x_v3 @ turned_3) @ map_zyx.ravel()
+        assert turned_3 == pytest.approx(turned, abs=1e-5)
+        assert found == pytest.approx(volume, abs=1e-5)
+        assert sample_k[place] == pytest.approx(sample, abs=1e-5)
+        assert ctf_k[place] * phase_k[place] * found == pytest.approx(sample, abs=1e-5)
 
 
 def test_map_summed_along_z_is_the_image_at_the_identity():
@@ -321,7 +355,7 @@ def test_senseless_settings_are_refused_by_name(settings):
         Simulation(**settings)
 
 
-def test_an_occupied_folder_is_refused(tmp_path):
+def test_67_an_occupied_folder_is_refused(tmp_path):
     config = small(images=4)
     made(tmp_path / "set", config)
     with pytest.raises(InputError, match="--overwrite"):
@@ -336,7 +370,7 @@ def test_an_occupied_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("failure", "said"), [(OSError(28, "No space left"), RunError), (KeyboardInterrupt(), None)])
-def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, failure, said):
+def test_67_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, failure, said):
     def fail(*_):
         raise failure
 

@@ -1,17 +1,13 @@
-"""What the latents look like: principal components, clusters, a plane to draw them on.
+"""What the latents look like: principal components, a plane to draw them on.
 
-Axes: n images, q latent, p principal components, k clusters, f frames of a path.
+Axes: n images, q latent, p principal components, f frames of a path.
 """
 
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
-from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
-
-from morphem.errors import InputError
 
 LANDMARKS = 50_000
 """UMAP is fitted to at most so many images; the others are placed between their nearest."""
@@ -51,45 +47,6 @@ def principal_components(z_nq: np.ndarray) -> Principal:
     largest = np.take_along_axis(axis_pq, np.abs(axis_pq).argmax(1)[:, None], axis=1)
     axis_pq = axis_pq * np.where(largest < 0, -1, 1)
     return Principal(mean_q, axis_pq, centred_nq @ axis_pq.T)
-
-
-@dataclass(frozen=True, eq=False)
-class Clusters:
-    """Label n, from 1, is map n, is the map at the latent of image `centre_k[n − 1]`."""
-
-    label_n: np.ndarray
-    centre_k: np.ndarray
-
-    @property
-    def images_k(self) -> np.ndarray:
-        """How many images have each label."""
-        return np.bincount(self.label_n, minlength=len(self.centre_k) + 1)[1:]
-
-
-def cluster(z_nq: np.ndarray, count: int, seed: int) -> Clusters:
-    """k-means; every centre moves to its nearest image, and similar centres get neighbouring numbers.
-
-    Errors: InputError where there are fewer distinct latents than clusters.
-    """
-    distinct = len(np.unique(z_nq, axis=0))
-    if not 1 <= count <= distinct:
-        raise InputError(
-            f"--clusters {count}: {len(z_nq)} images have {distinct} distinct latents; give 1 to {distinct}"
-        )
-    fitted = KMeans(count, n_init=10, random_state=seed).fit(z_nq)  # pyright: ignore[reportArgumentType]
-    place_k = np.argsort(_by_similarity(fitted.cluster_centers_))
-    distance_n = ((z_nq - fitted.cluster_centers_[fitted.labels_]) ** 2).sum(1)
-    label_n = place_k[fitted.labels_] + 1
-    nearest_first_n = np.argsort(distance_n, kind="stable")
-    first_k = np.unique(label_n[nearest_first_n], return_index=True)[1]
-    return Clusters(label_n, nearest_first_n[first_k])
-
-
-def _by_similarity(centre_kq: np.ndarray) -> np.ndarray:
-    """An order in which neighbours are alike: the leaves of a tree, turned for the shortest way along them."""
-    if len(centre_kq) < 3:
-        return np.arange(len(centre_kq))
-    return leaves_list(linkage(centre_kq, "average", optimal_ordering=True))
 
 
 def embed(z_nq: np.ndarray, seed: int) -> np.ndarray:

@@ -4,7 +4,6 @@ Axes: m maps of a series, q latent.
 """
 
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ import numpy as np
 from morphem.analysis.pictures import VIEWS, Camera, Picture
 from morphem.ensemble import Ensemble
 from morphem.errors import InputError
+from morphem.inference.clusters import map_name
+from morphem.io.files import filling
 from morphem.io.mrc import read_map, write_map
 from morphem.run import tracked
 
@@ -35,20 +36,17 @@ class Series:
         return projection_muw - projection_muw.mean(0)
 
 
-def map_name(number: int) -> str:
-    """Maps are numbered from 1, like labels."""
-    return f"map_{number:03d}.mrc"
-
-
 def camera_of(ensemble: Ensemble) -> Camera:
     """Crop and contour level that fit the run's consensus, within its mask where it has one."""
     mask = ensemble.folder / "maps" / "mask.mrc"
     return Camera.of(ensemble.consensus_zyx, read_map(mask)[0] if mask.is_file() else None)
 
 
-def decoded(ensemble: Ensemble, z_mq: np.ndarray, decoder: str = "model") -> Iterable[np.ndarray]:
+def decoded(
+    ensemble: Ensemble, z_mq: np.ndarray, decoder: str = "model", box: int | None = None
+) -> Iterable[np.ndarray]:
     """The maps at each row of z, with progress."""
-    return tracked(ensemble.decode(z_mq, decoder), len(z_mq), "Decoding", "maps")
+    return tracked(ensemble.decode(z_mq, decoder, box), len(z_mq), "Decoding", "maps")
 
 
 def write_series(folder: Path, name: str, ensemble: Ensemble, z_mq: np.ndarray, camera: Camera) -> Series:
@@ -68,25 +66,27 @@ def write_series(folder: Path, name: str, ensemble: Ensemble, z_mq: np.ndarray, 
     return Series(name, z_mq, pictures, axis, ensemble.pixel_A)
 
 
-def decode_series(ensemble: Ensemble, z_mq: np.ndarray, folder: Path, decoder: str, overwrite: bool) -> None:
-    """map_001.mrc …, z.csv and maps.cxc in `folder`, all or none of them.
+def decode_series(
+    ensemble: Ensemble, z_mq: np.ndarray, folder: Path, decoder: str, overwrite: bool, box: int | None = None
+) -> None:
+    """map_001.mrc …, Fourier-cropped to `box`, z.csv and maps.cxc in `folder`, all or none of them.
 
     Errors: InputError where the folder holds maps and `overwrite` is not set.
     """
     former = [path for path in folder.glob("map_*.mrc") if re.fullmatch(r"map_\d{3,}", path.stem)]
     if former and not overwrite:
         raise InputError(f"{folder}: holds maps already ({former[0].name}); give another folder or --overwrite")
-    level, maps = camera_of(ensemble).level, decoded(ensemble, z_mq, decoder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".decoding", dir=folder) as aside:
+    level, maps = camera_of(ensemble).level, decoded(ensemble, z_mq, decoder, box)
+    pixel_A = ensemble.pixel_A * ensemble.box / (box or ensemble.box)
+    with filling(folder) as aside:
         for number, map_zyx in enumerate(maps, start=1):
-            write_map(Path(aside) / map_name(number), map_zyx, ensemble.pixel_A)
-        names = sorted(path.name for path in Path(aside).iterdir())
-        (Path(aside) / "maps.cxc").write_text(chimerax_script(names, level, playing=True))
-        np.savetxt(Path(aside) / "z.csv", z_mq, delimiter=",", fmt="%.7g")
+            write_map(aside / map_name(number), map_zyx, pixel_A)
+        names = sorted(path.name for path in aside.iterdir())
+        (aside / "maps.cxc").write_text(chimerax_script(names, level, playing=True))
+        np.savetxt(aside / "z.csv", z_mq, delimiter=",", fmt="%.7g")
         for path in former:
             path.unlink()
-        for path in Path(aside).iterdir():
+        for path in aside.iterdir():
             path.replace(folder / path.name)
 
 

@@ -16,9 +16,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from morphem.analysis.latent import Clusters, Principal
+from morphem.analysis.latent import Principal
 from morphem.analysis.maps import Series
 from morphem.analysis.pictures import VIEWS, Picture
+from morphem.inference.clusters import Clusters
 from morphem.physics.fsc import GOLD, HalfMapFsc
 
 STYLE = Path(__file__).with_name("morphem.mplstyle")

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from morphem.analysis import Analysis, latent, plots
-from morphem.analysis.latent import Clusters, Principal
+from morphem.analysis.latent import Principal
 from morphem.analysis.maps import Series, camera_of, write_series
 from morphem.analysis.pictures import VIEWS, Camera
 from morphem.ensemble import Ensemble
+from morphem.inference.clusters import Clusters, cluster
 from morphem.physics.fsc import HalfMapFsc, read_fsc_star
 from morphem.run import NOTICE
 
@@ -113,7 +114,7 @@ def _history(page: Page, ensemble: Ensemble) -> bool:
 def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, camera: Camera) -> dict[str, Any]:
     """Cluster, decode, draw; the tables coordinates, clusters and maps."""
     principal = latent.principal_components(ensemble.z_nq)
-    clusters = latent.cluster(ensemble.z_nq, settings.clusters, seed)
+    clusters = cluster(ensemble.z_nq, settings.clusters, seed)
     embedded = settings.umap and ensemble.latent_dim > 2 and len(ensemble) > 4
     plane_n2 = latent.embed(ensemble.z_nq, seed) if embedded else None
     _draw_latent(page, principal, clusters, plane_n2)

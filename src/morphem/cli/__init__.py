@@ -7,13 +7,30 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterable
+from typing import Any, get_args
 
 import cyclopts
-from cyclopts import App, Parameter
+from cyclopts import App, Argument, CoercionError, Parameter
 
 from morphem import __version__
+from morphem.cli import neighbours, relion_job, unloaded
 from morphem.errors import MorphemError
 from morphem.methods import METHODS, summary
+
+
+def whole_numbers(_app: App, _commands: tuple[str, ...], arguments: Iterable[Argument]) -> None:
+    """Refuse a fraction where a whole number is wanted; the parser would round it."""
+    for argument in arguments:
+        for token in argument.tokens if int in _kinds(argument.hint) else ():
+            if "." in token.value:
+                raise CoercionError(f'"{token.value}" found, expected a whole number.', argument=argument, token=token)
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """What a type is made of."""
+    return {hint}.union(*map(_kinds, get_args(hint)))
+
 
 app = App(
     name="morphem",
@@ -21,6 +38,7 @@ app = App(
     version=f"morphem {__version__}",
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
     suppress_keyboard_interrupt=False,
+    config=whole_numbers,
     help_epilogue="On any command: --debug shows the full traceback of an error.",
 )
 COMMANDS = {
@@ -38,8 +56,8 @@ COMMANDS = {
     },
 }
 """File of this folder -> command -> what it does."""
-for module, commands in COMMANDS.items():
-    for name, help_text in commands.items():
+for module, helps in COMMANDS.items():
+    for name, help_text in helps.items():
         app.command(f"morphem.cli.{module}:{name}", name=name, help=help_text)
 
 fit = App(
@@ -53,12 +71,16 @@ app.command("morphem.cli.fit:backproject", name="backproject", help="Short for `
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its code; an error is one sentence on stderr."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        unloaded.where_help_is_asked(arguments)
+    debug, words = "--debug" in arguments, [word for word in arguments if word != "--debug"]
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # idle threads soon sleep: twice as fast where others compute too
     try:
-        app([word for word in arguments if word != "--debug"], exit_on_error=False, print_error=False)
+        with relion_job.reporting(words):
+            words = neighbours.translate(relion_job.translate(words))
+            app(words, exit_on_error=False, print_error=False)
     except (Exception, KeyboardInterrupt) as error:
         explained = _explain(error)
         if explained is None:

@@ -52,6 +52,7 @@ def decode(
     image: tuple[int, ...] = (),
     path: tuple[int, int] | None = None,
     frames: int = 10,
+    map_box: int | None = None,
     decoder: Literal["model"] = "model",
     overwrite: OVERWRITE = False,
 ) -> None:
@@ -73,6 +74,8 @@ def decode(
         Two images, by row from 0: maps along the straight line between their z.
     frames
         How many maps along a path.
+    map_box
+        Box of the maps in pixels, Fourier-cropped with densities kept; the run's own by default.
     decoder
         What turns z into a map: the run's own model.
     overwrite
@@ -94,7 +97,7 @@ def decode(
     else:
         assert path is not None
         z_mq = _line(ensemble, path, frames)
-    decode_series(ensemble, z_mq, output, decoder, overwrite)
+    decode_series(ensemble, z_mq, output, decoder, overwrite, map_box)
     print(f"Finished: {output} ({len(z_mq)} maps)\nNext: chimerax {output}/maps.cxc")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from morphem import methods
+from morphem.cli import relion_job
 from morphem.data.dataset import Dataset, Source
 from morphem.ensemble import CONFIG, FILES
 from morphem.errors import InputError
@@ -67,6 +68,8 @@ def check_output(output: Output) -> None:
         raise InputError("--overwrite --resume: one replaces the run, the other goes on with it; give one of them")
     refuse_file(folder)
     held = {path.name for path in folder.glob("[!.]*")}
+    if relion_job.made(folder):
+        held &= set(LEFT_BY_RUNS)
     foreign = held - set(LEFT_BY_RUNS if CONFIG in held else ())
     if foreign and not (CONFIG in held and output.resume):
         raise InputError(f"{folder}: holds {min(foreign)}, which no run wrote; give an empty or a new folder")

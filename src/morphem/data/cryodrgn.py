@@ -1,7 +1,7 @@
-"""cryoDRGN's pickles of poses, CTF parameters and row numbers.
+"""cryoDRGN's pickles of poses, CTF parameters and row numbers, read and written, and of latents, written.
 
-Axes: n particles. pose.pkl: (R, t) or R, t as a fraction of the box.
-ctf.pkl, n × 9: D, pixel, U, V, α₀°, kV, Cs, w, φ°.
+Axes: n particles, q latent. pose.pkl: (R, t) or R, t as a fraction of the box.
+ctf.pkl, n × 9: D, pixel, U, V, α₀°, kV, Cs, w, φ°. z.pkl: μ, then log σ². Numbers are written in float32.
 """
 
 from pathlib import Path
@@ -10,6 +10,8 @@ import numpy as np
 
 from morphem.errors import InputError
 from morphem.io import npy, pickles
+from morphem.io.reading import reading
+from morphem.physics.ctf import CtfParameters
 
 CTF_FIELDS = (
     "defocus_u_A_n",
@@ -37,6 +39,11 @@ def read_poses(path: Path | str, count: int) -> tuple[np.ndarray, np.ndarray]:
     return rotation_n33, shift_n2
 
 
+def write_poses(path: Path | str, rotation_n33: np.ndarray, shift_n2: np.ndarray) -> None:
+    """Write (R, t), t as a fraction of the box."""
+    pickles.write(path, (_single(rotation_n33), _single(shift_n2)))
+
+
 def read_ctf(path: Path | str, count: int, box: int | None) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
     """({CtfParameters' field: values}, pixel_A_n of a stack of box d, d): pixel = D·pixel/d per row; d is D for None.
 
@@ -53,9 +60,27 @@ def read_ctf(path: Path | str, count: int, box: int | None) -> tuple[dict[str, n
     return values, side_n * pixel_A_n / box, box
 
 
+def write_ctf(path: Path | str, ctf: CtfParameters, pixel_A_n: np.ndarray, box: int) -> None:
+    """Write nine columns a row. Scale and B factors have no place among them."""
+    columns = {name: getattr(ctf, name) for name in CTF_FIELDS}
+    for angle in ("astigmatism_rad_n", "phase_shift_rad_n"):
+        columns[angle] = np.degrees(columns[angle])
+    pickles.write(path, _single(np.stack([np.full(len(ctf), box), pixel_A_n, *columns.values()], 1)))
+
+
+def write_latents(path: Path | str, z_nq: np.ndarray, variance_nq: np.ndarray) -> None:
+    """Write means, then the logarithms of the posterior variances, which `data/latents.py` passes over."""
+    pickles.write(path, _single(z_nq), _single(np.log(np.maximum(variance_nq, np.finfo(np.float32).tiny))))
+
+
+def write_index(path: Path | str, row_n: np.ndarray) -> None:
+    """Write row numbers from 0."""
+    pickles.write(path, row_n.astype(np.int64))
+
+
 def read_index(path: Path | str, count: int) -> np.ndarray:
-    """Row numbers from 0, from a .pkl or .npy. Errors: InputError for anything but whole numbers below `count`."""
-    found = npy.read(path, "row numbers") if Path(path).suffix == ".npy" else pickles.read(path)
+    """Row numbers from 0, from a .pkl, .npy or .txt. Errors: InputError for other things than those below `count`."""
+    found = READERS.get(Path(path).suffix, pickles.read)(path)
     if isinstance(found, list) and all(isinstance(row, int) for row in found):
         found = np.array(found)
     if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu" or not len(found):
@@ -63,6 +88,27 @@ def read_index(path: Path | str, count: int) -> np.ndarray:
     if not 0 <= found.min() <= found.max() < count:
         raise InputError(f"{path}: rows {found.min()} to {found.max()}, expected 0 to {count - 1}; give its own file")
     return found
+
+
+def _npy_rows(path: Path | str) -> np.ndarray:
+    return npy.read(path, "row numbers")
+
+
+def _text_rows(path: Path | str) -> list[int]:
+    with reading(path, "row numbers"):
+        words = Path(path).read_text(encoding="utf-8", errors="replace").replace(",", " ").split()
+    wrong = next((word for word in words if not (word.isascii() and word.isdigit())), None)
+    if wrong is not None:
+        raise InputError(f'{path}: "{wrong[:40]}" found, expected row numbers from 0; give whole numbers')
+    return [int(word) for word in words]
+
+
+READERS = {".npy": _npy_rows, ".txt": _text_rows}
+"""Of row numbers; files of other names are pickles."""
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, np.float32)
 
 
 def _expect(path: Path | str, found: object, shape: tuple[int, ...]) -> np.ndarray:

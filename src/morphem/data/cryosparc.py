@@ -3,7 +3,7 @@
 Axes: n particles. A pose is a rotation vector of Rᵀ; its shift is in pixels of alignments3D/psize_A.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +15,7 @@ from morphem.io import cs
 from morphem.physics import rotations
 
 POSE, SHIFT, PIXEL_OF_SHIFT = "alignments3D/pose", "alignments3D/shift", "alignments3D/psize_A"
+CLASSES = ("alignments3D/class", "alignments2D/class")
 CORRECTIONS = ("ctf/shift_A", "ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag")
 
 
@@ -27,6 +28,8 @@ class CsTable:
 
     POSES: ClassVar = (POSE,)
     PIXEL: ClassVar = "blob/psize_A"
+    HALVES: ClassVar = "alignments3D/split"
+    NUMBERS: ClassVar = (POSE, SHIFT, PIXEL_OF_SHIFT, PIXEL, "blob/shape", HALVES)
     CTF: ClassVar = {
         "defocus_u_A_n": ("ctf/df1_A", 1.0),
         "defocus_v_A_n": ("ctf/df2_A", 1.0),
@@ -54,6 +57,10 @@ class CsTable:
     @property
     def names(self) -> tuple[str, ...]:
         return self.table.dtype.names or ()
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a field."""
+        return name in self.names
 
     def number(self, name: str) -> np.ndarray | None:
         """A field in float64, or None. Errors: InputError at the first row that is not finite."""
@@ -108,7 +115,7 @@ class CsTable:
         return group_n, tuple(str(i) for i in ids)
 
     def half_n(self) -> np.ndarray | None:
-        split = self.number("alignments3D/split")
+        split = self.number(self.HALVES)
         return None if split is None else split + 1
 
     def micrograph_n(self) -> np.ndarray | None:
@@ -117,6 +124,20 @@ class CsTable:
     def corrections(self) -> list[str]:
         """The fields that ask for a correction of the optics which is not applied here."""
         return [name for name in CORRECTIONS if name in self.names and self.table[name].any()]
+
+    def classes_n(self) -> np.ndarray | None:
+        """The class of each particle, or None."""
+        return next((self.table[name] for name in CLASSES if name in self.names), None)
+
+    def cells_not_finite(self) -> dict[str, int]:
+        """{field: how many of its rows hold nan or inf}, where any does."""
+        floats = [name for name in self.names if self.table.dtype[name].base.kind == "f"]
+        counts = {name: (~np.isfinite(self.table[name])).reshape(len(self), -1).any(1).sum() for name in floats}
+        return {name: int(count) for name, count in counts.items() if count}
+
+    def other_images(self) -> Iterator[str]:
+        """Why these are no plain images of single particles: cryoSPARC has no field that tells."""
+        return iter(())
 
     def take(self, index: np.ndarray) -> "CsTable":
         return replace(self, table=self.table[index])

@@ -45,7 +45,7 @@ class Source:
     """The images have no CTF: it is taken as 1, nothing is inverted."""
     contrast: Literal["white", "dark"] | None = None
     """Whether particles are white (multiplied by -1 to match the CTF's sign) or dark; white where there is a CTF."""
-    pixel_size: Annotated[float | None, Parameter(alias="--apix")] = None
+    pixel_size: Annotated[float | None, Parameter(alias=["--apix", "--Apix"])] = None
     """Å per pixel, where the table does not say; one that contradicts the table is refused."""
     box: int | None = None
     """Box side in pixels, where the table does not say."""

@@ -6,6 +6,7 @@ negative, so positive density predicts dark particles, while stacks usually hold
 
 import functools
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -36,21 +37,11 @@ class Images:
     def read(self, index: np.ndarray) -> np.ndarray:
         """The images at `index`, in its order. Errors: InputError naming those that are constant or not finite."""
         table, index = self.particles, np.asarray(index)
-        image_bdd = np.empty((len(index), table.box, table.box), dtype=np.float32)
-        for place_b, stack in self._by_stack(index):
-            image_bdd[place_b] = stack.images_nyx[table.slice_n[index[place_b]]]
+        image_bdd = read_slices(table.stacks, table.stack_n[index], table.slice_n[index], table.box, self._open)
         self._check_values(index, image_bdd)
         if self.contrast == "white":
             np.negative(image_bdd, out=image_bdd)
         return image_bdd
-
-    def _by_stack(self, index: np.ndarray):
-        """(places within `index`, the stack they are in), a stack at a time, slices ascending."""
-        stack_b = self.particles.stack_n[index]
-        order_b = np.lexsort((self.particles.slice_n[index], stack_b))
-        for place_b in np.split(order_b, np.flatnonzero(np.diff(stack_b[order_b])) + 1):
-            if len(place_b):
-                yield place_b, self._open(self.particles.stacks[stack_b[place_b[0]]])
 
     def _check_stacks(self) -> tuple[str, ...]:
         table, notices = self.particles, Counter()
@@ -62,8 +53,7 @@ class Images:
         return tuple(f"{text} ({count} {'stack' if count == 1 else 'stacks'})" for text, count in notices.items())
 
     def _check_values(self, index: np.ndarray, image_bdd: np.ndarray) -> None:
-        low_b, high_b = image_bdd.min((1, 2)), image_bdd.max((1, 2))
-        wrong = index[~(np.isfinite(low_b) & np.isfinite(high_b) & (low_b < high_b))]
+        wrong = index[without_content(image_bdd)]
         if len(wrong):
             rows = ", ".join(f"{row + 1} ({self.particles.image_names[row]})" for row in wrong[:3])
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -76,13 +66,41 @@ def _checked(path: Path, table: Particles, last: int) -> Stack:
     if not path.exists():
         raise InputError(f"{table.path}: its stack {path} was not found here or above; give the folder with --datadir")
     stack = open_stack(path)
-    count, ny, nx = stack.images_nyx.shape
-    if ny != nx:
-        raise InputError(f"{path}: images of {nx} × {ny} pixels, expected square ones; crop or pad them")
-    if nx % 2:
-        raise InputError(f"{path}: an odd image box of {nx} pixels, expected an even one; crop or pad it by one")
-    if nx != table.box:
-        raise InputError(f"{path}: a box of {nx} pixels, but {table.path} says {table.box}; give its own stack")
-    if last >= count:
-        raise InputError(f"{path}: {count} images, but {table.path} names number {last + 1}; give its own stack")
+    for complaint in complaints(path, stack.images_nyx.shape, table.path, table.box, last):
+        raise InputError(complaint)
     return stack
+
+
+def complaints(path: Path, shape_nyx: tuple[int, ...], table: Path, box: int | None, last: int) -> Iterator[str]:
+    """Why a stack of this shape does not fit a table that says `box` and names slices up to `last`, from 0."""
+    count, ny, nx = shape_nyx
+    if ny != nx:
+        yield f"{path}: images of {nx} × {ny} pixels, expected square ones; crop or pad them"
+    elif nx % 2:
+        yield f"{path}: an odd image box of {nx} pixels, expected an even one; crop or pad it by one"
+    elif box is not None and nx != box:
+        yield f"{path}: a box of {nx} pixels, but {table} says {box}; give its own stack"
+    if last >= count:
+        yield f"{path}: {count} images, but {table} names number {last + 1}; give its own stack"
+
+
+def read_slices(
+    stacks: Sequence[Path],
+    stack_b: np.ndarray,
+    slice_b: np.ndarray,
+    box: int,
+    opened: Callable[[Path], Stack] = open_stack,
+) -> np.ndarray:
+    """Images as their stacks hold them, float32 (b, box, box); read a stack at a time, slices ascending."""
+    image_bdd = np.empty((len(stack_b), box, box), dtype=np.float32)
+    order_b = np.lexsort((slice_b, stack_b))
+    for place_b in np.split(order_b, np.flatnonzero(np.diff(stack_b[order_b])) + 1):
+        if len(place_b):
+            image_bdd[place_b] = opened(stacks[int(stack_b[place_b[0]])]).images_nyx[slice_b[place_b]]
+    return image_bdd
+
+
+def without_content(image_bdd: np.ndarray) -> np.ndarray:
+    """Which images are constant or hold a pixel that is not finite, (b,)."""
+    low_b, high_b = image_bdd.min((1, 2)), image_bdd.max((1, 2))
+    return ~(np.isfinite(low_b) & np.isfinite(high_b) & (low_b < high_b))

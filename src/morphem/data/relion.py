@@ -6,7 +6,7 @@ Pixel: rlnImagePixelSize, or rlnDetectorPixelSize·10⁴/rlnMagnification.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ ORIGINS_A = ("rlnOriginXAngst", "rlnOriginYAngst")
 ORIGINS_PX = ("rlnOriginX", "rlnOriginY")
 OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 SCALE = ("rlnImagePixelSize", "rlnDetectorPixelSize", "rlnMagnification")
+NOT_FINITE = tuple(sign + text for text in ("nan", "NaN", "NAN", "inf", "Inf", "INF") for sign in ("", "-", "+"))
 CHANGED = ("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped")
 IDENTITY = {
     "rlnBeamTiltX": 0, "rlnBeamTiltY": 0, "rlnOddZernike": 0, "rlnEvenZernike": 0,
@@ -43,6 +44,8 @@ class StarTable:
 
     POSES: ClassVar = ANGLES
     PIXEL: ClassVar = "rlnImagePixelSize"
+    HALVES: ClassVar = "rlnRandomSubset"
+    NUMBERS: ClassVar = (*ANGLES, *ORIGINS_A, *ORIGINS_PX, *SCALE, "rlnImageSize", HALVES)
     CTF: ClassVar = {
         "defocus_u_A_n": ("rlnDefocusU", 1.0),
         "defocus_v_A_n": ("rlnDefocusV", 1.0),
@@ -57,15 +60,13 @@ class StarTable:
 
     @classmethod
     def read(cls, path: Path) -> "StarTable":
-        """Errors: InputError where no block names images, or where the images are a tilt series or premultiplied."""
+        """Errors: InputError where no block names images."""
         blocks = star.read(path)
         names = [name for name in ("particles", "images", *blocks) if "rlnImageName" in blocks.get(name, ())]
         if not names:
             found = ", ".join(f"data_{name}" for name in blocks)
             raise InputError(f"{path}: no column _rlnImageName in {found}; give a STAR file of particle images")
-        table = cls(path, blocks, names[0])
-        table._refuse_other_images()
-        return table
+        return cls(path, blocks, names[0])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -88,6 +89,10 @@ class StarTable:
             missing = self.rows["rlnOpticsGroup"].iloc[int(np.argmin(row_n))]
             raise InputError(f"{self.path}: optics group {missing} is not in data_optics ({', '.join(groups)}); add it")
         return row_n
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a column, of the particles or of their optics groups."""
+        return self._block_with(name) is not None
 
     def column(self, name: str) -> np.ndarray | None:
         """A column's texts, one per particle, or None."""
@@ -172,7 +177,7 @@ class StarTable:
         return group_n, tuple(f"opticsGroup{i + 1}" for i in range(group_n.max(initial=0) + 1))
 
     def half_n(self) -> np.ndarray | None:
-        return self.number("rlnRandomSubset")
+        return self.number(self.HALVES)
 
     def micrograph_n(self) -> np.ndarray | None:
         return self.column("rlnMicrographName")
@@ -181,12 +186,35 @@ class StarTable:
         """The columns that ask for a correction of the optics which is not applied here."""
         return [name for name, none in IDENTITY.items() if _differs(self.column(name), none)]
 
+    def classes_n(self) -> np.ndarray | None:
+        """The class of each particle, or None."""
+        return self.column("rlnClassNumber")
+
+    def cells_not_finite(self) -> dict[str, int]:
+        """{column of the particles: how many of its cells say nan or inf}, where any does."""
+        counts = self.rows.isin(NOT_FINITE).sum()
+        return {str(name): int(count) for name, count in counts.items() if count}
+
     def take(self, index: np.ndarray) -> "StarTable":
         return self._with_rows(self.rows.iloc[index])
 
     def with_columns(self, columns: Mapping[str, np.ndarray]) -> "StarTable":
         """The particles with columns replaced or appended."""
         return self._with_rows(self.rows.assign(**{name: star.tokens(values) for name, values in columns.items()}))
+
+    def without_columns(self, names: Collection[str]) -> "StarTable":
+        """The particles without those of these columns that there are."""
+        return self._with_rows(self.rows.drop(columns=[name for name in names if name in self.rows]))
+
+    def with_changed(self, changes: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> "StarTable":
+        """Columns replaced by functions of their numbers, wherever there are such: in the optics groups too."""
+        blocks = dict(self.blocks)
+        for name in ("optics", self.name):
+            for column in set(changes) & set(blocks.get(name, ())):
+                self.number(column)
+                changed = star.tokens(changes[column](np.array(star.texts(blocks[name][column]), dtype=np.float64)))
+                blocks[name] = blocks[name].assign(**{column: changed})
+        return replace(self, blocks=blocks)
 
     def write(self, path: Path) -> None:
         star.write(path, dict(self.blocks))
@@ -195,14 +223,17 @@ class StarTable:
         rows.attrs = dict(self.rows.attrs)
         return replace(self, blocks={**self.blocks, self.name: rows})
 
-    def _refuse_other_images(self) -> None:
-        changed = [name for name in CHANGED if _differs(self.column(name), 0)]
-        if changed:
-            raise InputError(f"{self.path}: _{changed[0]} is set, expected plain images; extract them again without")
+    def other_images(self) -> Iterator[str]:
+        """Why these are no plain images of single particles, a sentence each."""
+        for name in CHANGED:
+            if _differs(self.column(name), 0):
+                yield f"{self.path}: _{name} is set, expected plain images; extract them again without"
         tomo = [name for name in self.rows if name.startswith("rlnTomo")]
         if tomo or self._tilts_differ_within_groups():
             found = f"column _{tomo[0]}" if tomo else "groups whose images differ in dose and tilt"
-            raise InputError(f"{self.path}: a tilt series ({found}), expected single particles; give untilted images")
+            yield f"{self.path}: a tilt series ({found}), expected single particles; give untilted images"
+        if _differs(self.column("rlnImageDimensionality"), 2):
+            yield f"{self.path}: subtomograms (_rlnImageDimensionality), expected images of two dimensions; give those"
 
     def _tilts_differ_within_groups(self) -> bool:
         """As Warp writes them: B factors follow the dose, scale factors the cosine of the tilt."""

@@ -3,6 +3,7 @@
 Options and pickles become columns, so that afterwards the table alone speaks. Axes: n particles.
 """
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,14 @@ DEFAULTS = {"phase_shift_rad_n": 0.0, "scale_n": 1.0, "b_factor_A2_n": 0.0}
 
 
 def open_table(path: Path, passthrough: Path | str | None) -> Table:
+    """The table at `path`. Errors: as `any_table`; InputError for a tilt series or premultiplied images too."""
+    table = any_table(path, passthrough)
+    for complaint in table.other_images():
+        raise InputError(complaint)
+    return table
+
+
+def any_table(path: Path, passthrough: Path | str | None) -> Table:
     """The table at `path`, or one that only names the images of a stack or of a list of stacks. Errors: InputError."""
     if path.suffix == ".star":
         table = StarTable.read(path)
@@ -96,20 +105,41 @@ def add_options(
     amplitude_contrast: float | None,
 ) -> tuple[Table, list[str]]:
     """(the table with what it lacked, notices). The stack's box goes before the option's, its pixel size comes last."""
-    header = open_stack(stack) if stack.exists() else None
-    if header and table.box_n() is None:
-        table = add_box(table, header.images_nyx.shape[2], str(stack))
+    for add in completions(stack, ctf, pixel_A, box, amplitude_contrast):
+        table = add(table)
+    return add_pixel_of_stack(table, stack)
+
+
+def completions(
+    stack: Path | None, ctf: Path | str | None, pixel_A: float | None, box: int | None, amplitude_contrast: float | None
+) -> Iterator[Callable[[Table], Table]]:
+    """What to do to a table, one after the other, so that it says what the stack and the options say."""
+    yield lambda table: add_box_of_stack(table, stack)
     if box is not None:
-        table = add_box(table, box, "--box")
+        yield lambda table: add_box(table, box, "--box")
     if pixel_A is not None:
-        table = add_pixel(table, pixel_A, "--pixel-size")
+        yield lambda table: add_pixel(table, pixel_A, "--pixel-size")
     if ctf is not None:
-        table = add_ctf(table, ctf)
+        yield lambda table: add_ctf(table, ctf)
     if amplitude_contrast is not None:
-        table = add_amplitude_contrast(table, amplitude_contrast, "--amplitude-contrast")
-    if header and header.pixel_A > 0 and table.pixel_A_n() is None:
-        return add_pixel(table, header.pixel_A, str(stack)), [f"pixel size {header.pixel_A:g} Å taken from {stack}"]
-    return table, []
+        yield lambda table: add_amplitude_contrast(table, amplitude_contrast, "--amplitude-contrast")
+
+
+def add_box_of_stack(table: Table, stack: Path | None) -> Table:
+    """The table with the box of its first stack, where it had none and the stack is there."""
+    if table.box_n() is not None or stack is None or not stack.exists():
+        return table
+    return add_box(table, open_stack(stack).images_nyx.shape[2], str(stack))
+
+
+def add_pixel_of_stack(table: Table, stack: Path | None) -> tuple[Table, list[str]]:
+    """(the table with the pixel size in its first stack's header, where nothing else told; a notice that says so)."""
+    if table.pixel_A_n() is not None or stack is None or not stack.exists():
+        return table, []
+    pixel_A = open_stack(stack).pixel_A
+    if pixel_A <= 0:
+        return table, []
+    return add_pixel(table, pixel_A, str(stack)), [f"pixel size {pixel_A:g} Å taken from {stack}"]
 
 
 def box_of(table: Table) -> int:
@@ -133,18 +163,32 @@ def pixel_A_of(table: Table) -> np.ndarray:
 
 def ctf_of(table: Table) -> tuple[CtfParameters, list[str]]:
     """(CTF, a notice where the phase shift is absent: taken as 0). Errors: InputError naming absent columns."""
+    refuse_absent_ctf(table)
     columns = {field: table.number(name) for field, (name, _) in table.CTF.items()}
-    absent = [table.CTF[field][0] for field, column in columns.items() if column is None and field not in DEFAULTS]
-    if absent:
-        option = "--amplitude-contrast" if absent == [table.CTF["amplitude_contrast_n"][0]] else "--ctf"
-        raise InputError(f"{table.path}: no {', '.join(absent)}, expected a CTF; give {option}, or --no-ctf for none")
     values = {
         field: np.full(len(table), DEFAULTS[field]) if column is None else column * table.CTF[field][1]
         for field, column in columns.items()
     }
-    phase = "phase_shift_rad_n"
-    notices = [f"no {table.CTF[phase][0]}: taken as 0"] if columns[phase] is None else []
-    return CtfParameters(**values), notices
+    return CtfParameters(**values), taken_as_0(table)
+
+
+def absent_ctf(table: Table) -> list[str]:
+    """The columns of the CTF that are absent and have no default."""
+    return [name for field, (name, _) in table.CTF.items() if field not in DEFAULTS and not table.has(name)]
+
+
+def refuse_absent_ctf(table: Table) -> None:
+    """Errors: InputError naming them."""
+    absent = absent_ctf(table)
+    if absent:
+        option = "--amplitude-contrast" if absent == [table.CTF["amplitude_contrast_n"][0]] else "--ctf"
+        raise InputError(f"{table.path}: no {', '.join(absent)}, expected a CTF; give {option}, or --no-ctf for none")
+
+
+def taken_as_0(table: Table) -> list[str]:
+    """A notice where the phase shift is absent."""
+    name, _ = table.CTF["phase_shift_rad_n"]
+    return [] if table.has(name) else [f"no {name}: taken as 0"]
 
 
 def poses_of(table: Table, pixel_A_n: np.ndarray, require: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
-"""What a run needs to go on exactly where it stopped: one safetensors file an epoch, the last two kept."""
+"""What a run needs to go on exactly where it stopped: safetensors files, the last two kept."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +9,22 @@ import torch
 from morphem.errors import InputError
 from morphem.io.files import replacing
 
+NAME = re.compile(r"epoch-(\d+)(?:-batch-(\d+))?\.safetensors")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after an epoch; `precision` is the dtype that the networks compute in."""
+    """The state after `epoch` whole epochs and `batch` batches of the next; `precision` is the networks' dtype."""
 
     epoch: int
+    batch: int
     precision: str
     state: dict[str, torch.Tensor]
+
+    @property
+    def name(self) -> str:
+        within = f"-batch-{self.batch:06d}" if self.batch else ""
+        return f"epoch-{self.epoch:04d}{within}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -29,13 +38,13 @@ class Checkpoints:
         from safetensors.torch import save
 
         tensors = {name: value.detach().contiguous() for name, value in checkpoint.state.items()}
-        with replacing(self.folder / f"epoch-{checkpoint.epoch:04d}.safetensors") as path:
-            path.write_bytes(save(tensors, {"epoch": str(checkpoint.epoch), "precision": checkpoint.precision}))
+        with replacing(self.folder / checkpoint.name) as path:
+            path.write_bytes(save(tensors, {"precision": checkpoint.precision}))
         for old in self._paths()[:-2]:
             old.unlink()
 
     def latest(self) -> Checkpoint | None:
-        """The last one, or nothing. Errors: InputError where it is not whole."""
+        """The last one, or nothing; on the CPU. Errors: InputError where it is not whole."""
         from safetensors import SafetensorError, safe_open
 
         paths = self._paths()
@@ -43,13 +52,21 @@ class Checkpoints:
             return None
         try:
             with safe_open(paths[-1], "pt") as file:
-                metadata = file.metadata()
+                precision = file.metadata()["precision"]
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Checkpoint(int(metadata["epoch"]), metadata["precision"], state)
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise InputError(
                 f"{paths[-1]}: is no whole checkpoint ({error}); remove it to go on from the last"
             ) from error
+        return Checkpoint(*_place(paths[-1]), precision, state)
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("epoch-*.safetensors"), key=lambda path: int(path.stem.split("-")[1]))
+        """Oldest first."""
+        return sorted((path for path in self.folder.glob("*.safetensors") if NAME.fullmatch(path.name)), key=_place)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """(epochs, batches of the next one) that a checkpoint's name says."""
+    found = NAME.fullmatch(path.name)
+    assert found is not None
+    return int(found[1]), int(found[2] or 0)

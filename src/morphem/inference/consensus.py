@@ -12,14 +12,16 @@ import torch
 from morphem.data.dataset import Dataset
 from morphem.inference.esteps import Known
 from morphem.inference.msteps import NormalEquations
+from morphem.inference.settings import NetworkSettings
 from morphem.inference.sweep import sweep
 from morphem.io.mrc import write_map
+from morphem.models.field import FieldVolume
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import LinearVolume
+from morphem.physics import masks
 from morphem.physics.fsc import HalfMapFsc, fsc, half_map_fsc, write_fsc_star
-from morphem.physics.masks import automatic
 from morphem.physics.noise import ShellPower
-from morphem.run import progress
+from morphem.run import Run, progress
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,30 @@ class Consensus:
     map_zyx: np.ndarray
     half_zyx: tuple[np.ndarray, ...]
     mask_zyx: np.ndarray
+    masked: bool
+    """Whether the mask was given, so that it holds for every map."""
     fsc: HalfMapFsc
 
     def volume(self, radius: float, padding: int = 2) -> LinearVolume:
         """The map as a volume."""
         return LinearVolume.of(torch.from_numpy(self.map_zyx)[None], radius, padding)
+
+    def network(
+        self,
+        dataset: Dataset,
+        settings: NetworkSettings,
+        latent_dim: int = 0,
+        on_map: bool = False,
+        conditioning: str = "input",
+    ) -> FieldVolume:
+        """A coordinate network of the map's amplitude, that adds to the map where `on_map` is set."""
+        radius = dataset.lattice.radius
+        shape = settings.width, settings.layers, settings.encoding, on_map, conditioning
+        volume = FieldVolume(dataset.box, radius, latent_dim, *shape)
+        volume.start_from(self.volume(radius))
+        if self.masked:
+            volume.mask_zyx = torch.from_numpy(self.mask_zyx)
+        return volume.to(dataset.device)
 
     def write(self, folder: Path, pixel_A: float) -> None:
         """consensus.mrc, its half-maps, mask.mrc and consensus_fsc.star."""
@@ -44,9 +65,27 @@ class Consensus:
         write_fsc_star(folder / "consensus_fsc.star", self.fsc)
 
 
-def reconstruct(dataset: Dataset, seed: int, padding: int = 2) -> Consensus:
-    """Back-project two half-sets, correlate them, and merge them under the prior that their FSC gives."""
-    halves = [_accumulate(dataset, rows, padding) for rows in dataset.halves(seed)]
+def start(dataset: Dataset, run: Run, mask: Path | None) -> tuple[Dataset, Consensus]:
+    """What network methods begin with: the consensus map, written, and the dataset with the noise that it leaves."""
+    consensus = reconstruct(dataset, run.seed, mask=mask)
+    consensus.write(run.folder / "maps", dataset.pixel_A)
+    run.log(f"Consensus: {consensus.fsc.summary}")
+    volume = consensus.volume(dataset.lattice.radius).to(dataset.device)
+    return dataset.with_noise(residual_noise(dataset, volume)), consensus
+
+
+def reconstruct(
+    dataset: Dataset,
+    seed: int,
+    padding: int = 2,
+    mask: Path | None = None,
+    symmetry_g33: np.ndarray | None = None,
+) -> Consensus:
+    """Back-project two half-sets, correlate them, and merge them under the prior that their FSC gives.
+
+    The FSC is taken within the mask, given or made; one that is given also multiplies the map, not the half-maps.
+    """
+    halves = [_accumulate(dataset, rows, padding, symmetry_g33) for rows in dataset.halves(seed)]
     half_zyx = [half.solve(1e-3 * half.shell_weight_sj())[0].cpu().numpy() for half in halves]
     fsc_s = _smooth(fsc(*half_zyx))[: int(dataset.lattice.radius) + 1].to(dataset.device)
     weight_sj = 0.5 * sum(half.shell_weight_sj()[: len(fsc_s)] for half in halves)
@@ -54,9 +93,10 @@ def reconstruct(dataset: Dataset, seed: int, padding: int = 2) -> Consensus:
     whole.merge(other)
     whole.finish()
     map_zyx = whole.solve(weight_sj * ((1 - fsc_s) / fsc_s)[:, None])[0].cpu().numpy()
-    mask_zyx = automatic(map_zyx)
+    mask_zyx = masks.read(mask, dataset.box, dataset.pixel_A) if mask else masks.automatic(map_zyx)
+    map_zyx = map_zyx * mask_zyx if mask else map_zyx
     curves = half_map_fsc(half_zyx[0], half_zyx[1], mask_zyx, dataset.pixel_A, seed)
-    return Consensus(map_zyx, tuple(half_zyx), mask_zyx, curves)
+    return Consensus(map_zyx, tuple(half_zyx), mask_zyx, mask is not None, curves)
 
 
 def _smooth(fsc_s: np.ndarray) -> torch.Tensor:
@@ -65,8 +105,8 @@ def _smooth(fsc_s: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.convolve(padded_s, (0.25, 0.5, 0.25), "valid")).float().clamp(0.03, 0.999)
 
 
-def _accumulate(dataset: Dataset, rows: np.ndarray, padding: int) -> NormalEquations:
-    sums = NormalEquations(dataset.lattice, padding=padding, device=dataset.device)
+def _accumulate(dataset: Dataset, rows: np.ndarray, padding: int, symmetry_g33: np.ndarray | None) -> NormalEquations:
+    sums = NormalEquations(dataset.lattice, padding=padding, device=dataset.device, symmetry_g33=symmetry_g33)
     sweep(dataset, rows, 500, Known(), sums, None, ImageModel(), "Back-projecting")
     return sums
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from morphem.data.dataset import Observed
+from morphem.data.dataset import Dataset, Observed
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import Volume
 
@@ -49,19 +49,24 @@ class Hypotheses:
 
     @classmethod
     def at_given_poses(
-        cls, observed: Observed, z_bq: torch.Tensor, variance_bq: torch.Tensor, penalty_b: torch.Tensor | None = None
+        cls,
+        observed: Observed,
+        z_bq: torch.Tensor | None = None,
+        z_cov_bqq: torch.Tensor | None = None,
+        penalty_b: torch.Tensor | None = None,
     ) -> "Hypotheses":
-        """One hypothesis an image: the table's pose, s = 1, and a Gaussian of diagonal covariance over z."""
+        """One hypothesis an image: the table's pose, s = 1, and a Gaussian over z; no covariance: z is certain."""
         batch, zero_b = len(observed), observed.sample_bk.real.new_zeros(len(observed))
+        z_bq = zero_b.new_zeros(batch, 0) if z_bq is None else z_bq
+        z_cov_bqq = torch.diag_embed(torch.zeros_like(z_bq)) if z_cov_bqq is None else z_cov_bqq
         phi_bj = torch.cat([torch.ones_like(zero_b)[:, None], z_bq], dim=1)
-        variance_bj = torch.cat([zero_b[:, None], variance_bq], dim=1)
         return cls(
             torch.zeros(batch, 1, dtype=torch.long, device=zero_b.device),
             observed.rotation_b33[:, None],
             observed.shift_b2[:, None],
             zero_b[:, None],
             phi_bj[:, None],
-            torch.diag_embed(variance_bj)[:, None],
+            torch.nn.functional.pad(z_cov_bqq, (1, 0, 1, 0))[:, None],
             zero_b,
             zero_b if penalty_b is None else penalty_b,
         )
@@ -72,14 +77,19 @@ class EStep(nn.Module, abc.ABC):
 
     dtype: torch.dtype = torch.float32
     """Of network products, where there are any."""
+    random: bool = True
+    """Whether the M-step is to draw z from its Gaussian; otherwise it takes the mean."""
 
     @abc.abstractmethod
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses: ...
+
+    def refined(self, dataset: Dataset) -> Dataset:
+        """The dataset at the poses that the E-step has found; those given, where it looks for none."""
+        return dataset
 
 
 class Known(EStep):
     """Nothing is hidden: the table's poses, one map."""
 
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
-        nothing_b0 = observed.sample_bk.real.new_zeros(len(observed), 0)
-        return Hypotheses.at_given_poses(observed, nothing_b0, nothing_b0)
+        return Hypotheses.at_given_poses(observed)

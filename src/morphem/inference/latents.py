@@ -1,6 +1,6 @@
-"""E-steps over the latent z at known poses.
+"""E-steps over the latent z at known poses: an encoder, or a table.
 
-Axes: b images, k samples, q latent, h width, s shells, c inputs, v voxels.
+Axes: b images, n all images, k samples, q latent, h width, m entries below a triangle's diagonal.
 """
 
 import torch
@@ -8,97 +8,101 @@ from torch import nn
 
 from morphem.data.dataset import Observed
 from morphem.inference.esteps import EStep, Hypotheses
+from morphem.inference.rows import RowAdam, Rows
+from morphem.inference.schedules import BetaSchedule
+from morphem.inference.views import ImageView, MapView, PictureView
 from morphem.models.image_model import ImageModel
 from morphem.models.nets import ResidualTrunk
 from morphem.models.volume import Volume
-from morphem.physics.cube import half_ball, odd_channels
-from morphem.physics.lattice import Lattice
-from morphem.physics.slice import cube_shape, insert_each
-
-
-class ImageView(nn.Module):
-    """The image phase-flipped and centred, X̃ · sign(CTF) · exp(−2πi k·t/D), |k| ≤ radius: `inputs` numbers."""
-
-    def __init__(self, lattice: Lattice, radius: float):
-        super().__init__()
-        self.samples = lattice.prefix(radius)
-        self.inputs = 2 * self.samples
-
-    def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> torch.Tensor:
-        back_bk = observed.lattice.shift_phase(-observed.shift_b2)
-        flipped_bk = observed.sample_bk * observed.ctf_bk.sign() * back_bk
-        return torch.view_as_real(flipped_bk[:, : self.samples]).flatten(1)
-
-
-class MapView(nn.Module):
-    """What the fixed map V₀ leaves of the image, back-projected into the map's frame at the known pose, |k| ≤ radius:
-
-        Sᵀ[ g a · exp(−2πi k·t/D) · (X̃ − a exp(2πi k·t/D) S V₀) ],  a = CTF/σ
-
-    with g(|k|) the amplitude of the map's shells. It is the gradient of the likelihood by the volume, scaled by how
-    large a change is to be expected: for a linear subspace of volumes the posterior of z is linear in it, so that a
-    network need not learn what a pose does to an image.
-    """
-
-    place_v: torch.Tensor
-    amplitude_s: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(self, radius: float, amplitude_s: torch.Tensor):
-        super().__init__()
-        self.radius = radius
-        depth, height, width, _ = cube_shape(radius, 2)
-        x_v, y_v, z_v = half_ball(radius).unbind(1)
-        self.register_buffer("place_v", ((z_v + depth // 2) * height + y_v + height // 2) * width + x_v)
-        self.register_buffer("amplitude_s", amplitude_s.clone())
-        self.register_buffer("scale", torch.ones(()))
-        self.inputs = 2 * len(x_v)
-
-    def calibrate(self, observed: Observed, volume: Volume, model: ImageModel) -> None:
-        """Scale the inputs so that those of `observed` have variance 1 where they are not 0."""
-        input_bc = self(observed, volume, model)
-        self.scale = self.scale / input_bc[input_bc != 0].std()
-
-    @torch.no_grad()
-    def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> torch.Tensor:
-        near = observed.prefix(self.radius)
-        residual_bk = near.sample_bk
-        if volume is not None and volume.base is not None:
-            known = Hypotheses.at_given_poses(near, *[residual_bk.real[:, :0]] * 2)
-            poses = known.rotation_bh33, known.shift_bh2
-            residual_bk = model.residual(volume.base, near, *poses, known.z_bhq)[:, 0]
-        weight_bk = self.scale * near.ctf_bk * self.amplitude_s[torch.as_tensor(near.lattice.shell_k)]
-        value_bk = residual_bk * weight_bk * near.lattice.shift_phase(-near.shift_b2)
-        matrix_b33 = near.rotation_b33 * near.ratio_b[:, None, None]
-        where = matrix_b33, near.lattice.coords_k2, odd_channels(1)
-        cube_bvc = insert_each(torch.view_as_real(value_bk), *where, self.radius).flatten(1, 3)
-        return cube_bvc[:, self.place_v].flatten(1)
 
 
 class Encoder(EStep):
-    """q(z | X) = N(μ, diag s²) by a residual network; penalty β·KL, KL = ½Σ(μ² + s² − 1 − log s²).
+    """q(z | X) = N(μ, L Lᵀ) by a residual network; the penalty is the schedule's of
 
-    Its input is what `view` makes of an image. β rises linearly from 0 over the first `warmup` images of training.
+        KL = ½ Σ_i (μ_i² + (L Lᵀ)_ii − 1 − log L_ii²),
+
+    L diagonal, or lower triangular with `full`. Its input is what `view` makes of an image.
     """
 
     seen: torch.Tensor
+    below_mqq: torch.Tensor
 
     def __init__(
-        self, view: ImageView | MapView, latent_dim: int, width: int, layers: int, beta: float, warmup: int = 0
+        self,
+        view: ImageView | PictureView | MapView,
+        latent_dim: int,
+        width: int,
+        layers: int,
+        schedule: BetaSchedule,
+        full: bool = False,
     ):
         super().__init__()
-        self.view, self.latent_dim, self.beta, self.warmup = view, latent_dim, beta, warmup
+        self.view, self.latent_dim, self.schedule = view, latent_dim, schedule
+        row_m, column_m = torch.tril_indices(latent_dim, latent_dim, -1) if full else torch.empty(2, 0).long()
+        entry_m = torch.arange(len(row_m))
+        below_mqq = torch.zeros(len(row_m), latent_dim, latent_dim)
+        below_mqq[entry_m, row_m, column_m] = 1
         self.inlet = nn.Linear(view.inputs, width)
-        self.trunk = ResidualTrunk(width, layers, 2 * latent_dim)
+        self.trunk = ResidualTrunk(width, layers, 2 * latent_dim + len(row_m))
+        self.register_buffer("below_mqq", below_mqq, persistent=False)
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
         x_bh = self.inlet(self.view(observed, volume, model)).relu_()
-        mean_bq, log_variance_bq = self.trunk(x_bh.to(self.dtype)).chunk(2, dim=1)
+        q = self.latent_dim
+        mean_bq, log_variance_bq, below_bm = self.trunk(x_bh.to(self.dtype)).tensor_split([q, 2 * q], dim=1)
         log_variance_bq = log_variance_bq.clamp(-20, 10)
-        variance_bq = log_variance_bq.exp()
-        kl_b = 0.5 * (mean_bq**2 + variance_bq - 1 - log_variance_bq).sum(1)
+        factor_bqq = torch.diag_embed((0.5 * log_variance_bq).exp())
+        factor_bqq = factor_bqq + torch.einsum("bm,mij->bij", below_bm, self.below_mqq)
+        kl_b = 0.5 * (mean_bq**2 + (factor_bqq**2).sum(2) - 1 - log_variance_bq).sum(1)
         if self.training:
             self.seen += len(observed)
-        rise = min(1.0, int(self.seen) / self.warmup) if self.warmup else 1.0
-        return Hypotheses.at_given_poses(observed, mean_bq, variance_bq, rise * self.beta * kl_b)
+        penalty_b = self.schedule.penalty(kl_b, int(self.seen))
+        return Hypotheses.at_given_poses(observed, mean_bq, factor_bqq @ factor_bqq.mT, penalty_b)
+
+
+class Table(EStep):
+    """z of every image in a table, N(0, 0.1²) at the start or as given; penalty β·½|z|².
+
+    During training z is a point; `measure` then gives each its covariance.
+    """
+
+    random = False
+    cov_nqq: torch.Tensor
+
+    def __init__(self, start_nq: torch.Tensor, beta: float, learning_rate: float):
+        super().__init__()
+        self.beta = beta
+        self.rows = Rows(len(start_nq), start_nq.shape[1], learning_rate)
+        self.rows.weight.data = start_nq.float().clone()
+        self.register_buffer("cov_nqq", torch.diag_embed(torch.zeros_like(self.rows.weight.data)))
+
+    def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
+        index_b = torch.as_tensor(observed.index_b, device=self.cov_nqq.device)
+        z_bq = self.rows(index_b)
+        penalty_b = 0.5 * self.beta * (z_bq**2).sum(1)
+        return Hypotheses.at_given_poses(observed, z_bq, self.cov_nqq[index_b], penalty_b)
+
+    def locate(self, observed: Observed, volume: Volume, model: ImageModel, optimizer: RowAdam, steps: int) -> None:
+        """Move z of some images to where the volume, held as it is, explains them best."""
+        for _ in range(steps):
+            found = self(observed, volume, model)
+            poses = found.rotation_bh33, found.shift_bh2
+            misfit = found.penalty_b.sum() - model.log_likelihood(volume, observed, *poses, found.z_bhq).sum()
+            self.rows.weight.grad = None
+            misfit.backward(inputs=[self.rows.weight])
+            optimizer.step()
+
+    @torch.no_grad()
+    def measure(self, observed: Observed, volume: Volume, model: ImageModel, step: float = 0.05) -> None:
+        """Laplace's covariance of z: (2 Re JᴴJ + β)⁻¹ with J = ∂X̂/∂z by differences of `step`."""
+        index_b = torch.as_tensor(observed.index_b, device=self.cov_nqq.device)
+        found = self(observed, volume, model)
+        poses = found.rotation_bh33, found.shift_bh2
+        here_bk = model.predict(volume, observed, *poses, found.z_bhq)[:, 0]
+        moved = found.z_bhq + step * torch.eye(found.z_bhq.shape[-1], device=here_bk.device)[:, None, None]
+        there_qbk = torch.stack([model.predict(volume, observed, *poses, z_bhq)[:, 0] for z_bhq in moved])
+        slope_qbk = torch.view_as_real((there_qbk - here_bk) / step).flatten(2)
+        curvature_bqq = 2 * torch.einsum("ibk,jbk->bij", slope_qbk, slope_qbk)
+        prior_qq = self.beta * torch.eye(len(slope_qbk), device=here_bk.device)
+        self.cov_nqq[index_b] = torch.linalg.inv(curvature_bqq + prior_qq)

@@ -1,22 +1,17 @@
-"""M-steps: improve the volume, given what the E-step believes.
+"""M-steps: the contract, and the normal equations of a linear volume.
 
-Axes: b images, h hypotheses, k samples, q latent, j l features φ = s·[1, z], z y x cube, s shells, c channels.
+Axes: b images, h hypotheses, k samples, j l features φ = s·[1, z], z y x cube, s shells, c channels.
 """
 
 import abc
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from morphem.data.dataset import Dataset, Observed
-from morphem.errors import RunError
-from morphem.inference.esteps import EStep, Hypotheses
-from morphem.models.image_model import ImageModel
-from morphem.models.volume import Volume
+from morphem.data.dataset import Observed
+from morphem.inference.esteps import Hypotheses
 from morphem.physics import cube as cubes
 from morphem.physics.lattice import Lattice
-from morphem.physics.noise import ShellPower
 from morphem.physics.slice import cube_shape, fold, insert
 
 
@@ -38,11 +33,20 @@ class NormalEquations(MStep):
 
         W_jl = Σ w E[φ_j φ_l] Sᵀ(a²),   Y_j = Σ w E[φ_j] Sᵀ(a y),   T = diag(1/τ_j(shell)).
 
-    Sᵀ is `insert`, so W is the diagonal of the normal operator as trilinear interpolation spreads it.
+    Sᵀ is `insert`, so W is the diagonal of the normal operator as trilinear interpolation spreads it. A map with the
+    symmetry V(g x) = V(x) looks alike from R and R g: every image is inserted at all of them.
     """
 
-    def __init__(self, lattice: Lattice, features: int = 1, padding: int = 2, device: str = "cpu"):
+    def __init__(
+        self,
+        lattice: Lattice,
+        features: int = 1,
+        padding: int = 2,
+        device: str = "cpu",
+        symmetry_g33: np.ndarray | None = None,
+    ):
         self.lattice, self.features, self.padding = lattice, features, padding
+        self.symmetry_g33 = torch.eye(3)[None] if symmetry_g33 is None else torch.from_numpy(symmetry_g33).float()
         self.pairs = [(j, i) for j in range(features) for i in range(j + 1)]
         self.odd_c = torch.cat([cubes.odd_channels(features), torch.zeros(len(self.pairs), dtype=torch.bool)])
         self.sum_zyxc = torch.zeros(cube_shape(padding * lattice.radius, len(self.odd_c)), device=device)
@@ -64,7 +68,9 @@ class NormalEquations(MStep):
             phiphi_bjj = weight_b[:, None, None] * hypotheses.phiphi_bhjj[:, h]
             channels += [(phiphi_bjj[:, j, i, None] * a_bk**2)[..., None] for j, i in self.pairs]
             matrix_b33 = self.padding * ratio_b1[..., None] * hypotheses.rotation_bh33[:, h]
-            insert(torch.cat(channels, dim=-1), matrix_b33, observed.lattice.coords_k2, self.odd_c, self.sum_zyxc)
+            value_bkc = torch.cat(channels, dim=-1)
+            for turn_33 in self.symmetry_g33.to(matrix_b33):
+                insert(value_bkc, matrix_b33 @ turn_33, observed.lattice.coords_k2, self.odd_c, self.sum_zyxc)
 
     def merge(self, other: "NormalEquations") -> None:
         self.sum_zyxc += other.sum_zyxc
@@ -125,117 +131,3 @@ def _eliminate(matrix_vjj: torch.Tensor, data_vj: torch.Tensor) -> torch.Tensor:
         rest_v = (matrix_vjj[..., j, j + 1 :] * data_vj[..., j + 1 :]).sum(-1)
         data_vj[..., j] = (data_vj[..., j] - rest_v) / matrix_vjj[..., j, j].clamp(min=1e-30)
     return data_vj
-
-
-@dataclass(frozen=True)
-class SweepLoss:
-    """Means of one sweep: Σ|X̃ − X̂|²/P (1 at the truth), the penalty per image, and |X̃ − X̂|² per group and shell."""
-
-    images: int
-    loss: float
-    penalty: float
-    power_gs: torch.Tensor
-    skipped: int
-    """Batches whose loss or gradient was not finite."""
-
-
-class Gradient(MStep):
-    """One Adam step a batch on (Σ|X̃ − X̂(z)|² + penalty)/P with one draw z = μ + Lε, LLᵀ = Cov z.
-
-    The volume works on about `tile` samples at a time, so that activations stay in cache; the E-step's own gradient
-    follows from the draws'. A batch whose loss or gradient is not finite is skipped; ten in a row
-    end the run.
-    """
-
-    def __init__(
-        self,
-        volume: Volume,
-        estep: EStep,
-        model: ImageModel,
-        learning_rate: float,
-        dataset: Dataset,
-        tile: int = 4096,
-    ):
-        self.volume, self.model, self.tile = volume, model, tile
-        self.lattice, self.particles = dataset.lattice, dataset.particles
-        self.optimizer = torch.optim.Adam([*volume.parameters(), *estep.parameters()], lr=learning_rate)
-        self.draw_nq = torch.zeros(0)
-        self.bad_in_a_row = 0
-        self.last: SweepLoss | None = None
-        self._start()
-
-    def _start(self) -> None:
-        self.images, self.loss, self.penalty, self.skipped = 0, 0.0, 0.0, 0
-        self.power = ShellPower(self.lattice, len(self.particles.optics_names))
-
-    def update(self, observed: Observed, hypotheses: Hypotheses) -> None:
-        z_bq = self._draw(observed, hypotheses)
-        leaf_bq = z_bq.detach().requires_grad_(z_bq.requires_grad)
-        self.optimizer.zero_grad(set_to_none=True)
-        tiles = [self._tile(observed, hypotheses, leaf_bq, rows) for rows in self._rows(observed)]
-        penalty = hypotheses.penalty_b.sum()
-        if leaf_bq.grad is not None:
-            scale = 1 / (len(observed) * len(observed.lattice))
-            torch.autograd.backward([z_bq, penalty * scale], [leaf_bq.grad, None])
-        self._step(observed, torch.cat(tiles), float(penalty.detach()))
-
-    def _draw(self, observed: Observed, hypotheses: Hypotheses) -> torch.Tensor:
-        """z = μ + Lε; the caller sets `draw_nq`, so that ε is a function of seed, epoch and image."""
-        mean_bq = hypotheses.z_bhq[:, 0]
-        if mean_bq.shape[1] == 0:
-            return mean_bq
-        factor_bqq = torch.linalg.cholesky_ex(hypotheses.z_cov_bhqq[:, 0]).L  # not a number shows in the loss
-        draw_bq = self.draw_nq[torch.as_tensor(observed.index_b)].to(mean_bq)
-        return mean_bq + torch.einsum("bij,bj->bi", factor_bqq, draw_bq)
-
-    def _rows(self, observed: Observed) -> list[slice]:
-        size = max(1, self.tile // len(observed.lattice))
-        return [slice(start, start + size) for start in range(0, len(observed), size)]
-
-    def _tile(self, observed: Observed, hypotheses: Hypotheses, z_bq: torch.Tensor, rows: slice) -> torch.Tensor:
-        """Add some images' gradient; |X̃ − X̂|², (rows, k)."""
-        poses = hypotheses.rotation_bh33[rows], hypotheses.shift_bh2[rows]
-        residual_bk = self.model.residual(self.volume, observed[rows], *poses, z_bq[rows, None])[:, 0]
-        power_bk = residual_bk.real**2 + residual_bk.imag**2
-        (power_bk.sum() / (len(observed) * len(observed.lattice))).backward()
-        return power_bk.detach()
-
-    def _step(self, observed: Observed, power_bk: torch.Tensor, penalty: float) -> None:
-        loss = float(power_bk.mean())
-        steepness = torch.nn.utils.get_total_norm([p.grad for p in self._parameters() if p.grad is not None])
-        if not np.isfinite(loss + penalty + float(steepness)):
-            self._skip(observed)
-            return
-        self.bad_in_a_row = 0
-        self.optimizer.step()
-        self.images += len(observed)
-        self.loss += loss * len(observed)
-        self.penalty += penalty
-        self.power.add_power(power_bk, self.particles.optics_n[observed.index_b])
-
-    def _parameters(self) -> list[torch.Tensor]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    def _skip(self, observed: Observed) -> None:
-        self.bad_in_a_row += 1
-        self.skipped += 1
-        if self.bad_in_a_row >= 10:
-            rows = ", ".join(str(row + 1) for row in observed.index_b[:5])
-            raise RunError(
-                f"the loss was not a number for ten batches in a row, last on rows {rows} …; lower --learning-rate"
-            )
-
-    def merge(self, other: "Gradient") -> None:
-        self.images += other.images
-        self.loss += other.loss
-        self.penalty += other.penalty
-        self.skipped += other.skipped
-        self.power.merge(other.power)
-
-    def finish(self) -> None:
-        """Close the sweep's sums: their means are in `last`."""
-        if self.images == 0:
-            raise RunError("the loss was not a number in any batch; lower --learning-rate")
-        means = self.loss / self.images, self.penalty / self.images
-        self.last = SweepLoss(self.images, *means, self.power.mean(), self.skipped)
-        self._start()

@@ -3,6 +3,8 @@
 Axes: n images, b images of a batch, q latent.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -23,12 +25,16 @@ def sweep(
     volume: Volume | None,
     model: ImageModel,
     text: str,
+    done: int = 0,
+    after: Callable[[int], None] = lambda batch: None,
 ) -> None:
-    """One pass over the images in `order`, in batches of `size`."""
+    """One pass over the images in `order`, in batches of `size`, from the one after `done`; `after` is told each."""
     with progress(len(order), text) as bar:
-        for observed in dataset.batches(size, order):
+        bar.start_at(done * size)
+        for batch, observed in enumerate(dataset.batches(size, order[done * size :]), start=done + 1):
             mstep.update(observed, estep(observed, volume, model))
             bar.advance(len(observed))
+            after(batch)
     mstep.finish()
 
 

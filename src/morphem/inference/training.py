@@ -1,65 +1,257 @@
-"""Epochs of stochastic gradient for network volumes: settings, schedules, history, checkpoints.
+"""Epochs of stochastic gradient for network volumes: order, draws, marching, history, checkpoints.
 
-Axes: n images, q latent, g optics groups, s shells.
+Axes: n images, q latent, g optics groups, s shells, k clusters.
 """
 
 import time
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from functools import cached_property
 
 import numpy as np
+import psutil
 import torch
-from cyclopts import Parameter
 
 from morphem.data.dataset import Dataset
-from morphem.errors import InputError
+from morphem.errors import InputError, RunError
+from morphem.inference import heldout
 from morphem.inference.checkpoints import Checkpoint, Checkpoints
+from morphem.inference.clusters import cluster, write_centres
 from morphem.inference.esteps import EStep
-from morphem.inference.msteps import Gradient
+from morphem.inference.gradient import DivergedError, Gradient, SweepLoss
+from morphem.inference.latents import Encoder
+from morphem.inference.poses import PoseTable
+from morphem.inference.settings import LatentSettings, NetworkSettings
 from morphem.inference.sweep import sweep
 from morphem.models.image_model import ImageModel
 from morphem.models.nets import bfloat16_pays
 from morphem.models.volume import Volume
-from morphem.run import Run
+from morphem.run import Run, Stop
+
+MAPS = 20
+"""So many maps are written every few epochs."""
+ACTIVE = 0.01
+"""A dimension of z is used where the variance of its mean over the images is larger."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkSettings:
-    """Settings that all network methods share."""
+def train(
+    dataset: Dataset,
+    estep: EStep,
+    volume: Volume,
+    settings: NetworkSettings,
+    run: Run,
+    rows_n: np.ndarray | None = None,
+    part: str = "",
+) -> Dataset:
+    """Fit `volume` and `estep` in place to the rows given, or all; the dataset with the noise of the last epoch.
 
-    epochs: Annotated[int, Parameter(alias=["-n", "--num-epochs"])] = 20
-    """Passes over the images."""
-    batch_size: Annotated[int, Parameter(alias="-b")] = 16
-    """Images a step."""
-    learning_rate: Annotated[float | None, Parameter(alias="--lr")] = None
-    """Adam's step; by default 5e-4 · √(batch size / 16)."""
-    width: int = 256
-    """Width of the networks' layers."""
-    layers: int = 3
-    """Hidden residual layers of each network."""
-    encoding: Literal["geometric", "geometric_full", "low", "no_high", "linear", "gaussian", "none"] = "geometric"
-    """Positional encoding of the decoder."""
-    radius: float | None = None
-    """Largest Fourier radius, in Fourier pixels; all up to box/2 - 1 by default."""
+    `part` names one of several trainings in a run. Where the loss turns into no number again and again, training goes
+    back to the last checkpoint and on with half the step, once. Errors: RunError the second time.
+    """
+    training = Training(dataset, estep, volume, settings, run, rows_n, part)
+    with Stop().held() as stop:
+        training.take_up()
+        while training.epoch < settings.epochs:
+            try:
+                training.run_epoch(stop)
+            except DivergedError as error:
+                training.go_back(error)
+    heldout.judge(run, part)
+    if isinstance(estep, PoseTable):
+        run.log(estep.summary().capitalize())
+    volume.eval()
+    estep.eval()
+    return training.dataset
+
+
+@dataclass
+class Training:
+    """One training under way: `epoch` are done, and `batch` batches of the next."""
+
+    dataset: Dataset
+    estep: EStep
+    volume: Volume
+    settings: NetworkSettings
+    run: Run
+    rows_n: np.ndarray | None
+    part: str
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "width", "layers"):
-            value = getattr(self, name)
-            if value < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value}: expected a positive number")
-        if self.learning_rate is not None and not 0 < self.learning_rate < np.inf:
-            raise InputError(f"--learning-rate {self.learning_rate}: expected a positive number")
+        self.epoch = self.batch = self.halved = 0
+        rows_n = np.arange(len(self.dataset)) if self.rows_n is None else self.rows_n
+        self.trained_n, self.held_n = heldout.split(rows_n, self.settings.held_out, self.run.seed)
+        self.first_noise_gs = self.dataset.noise_gs
+        self.mean_kq = torch.zeros(0)
+        self.checkpoints = Checkpoints(self.run.folder / "checkpoints" / self.part)
+        self.saved = self.told = time.monotonic()
+
+    @cached_property
+    def mstep(self) -> Gradient:
+        return Gradient(self.volume, self.estep, ImageModel(), self.settings.step, self.dataset)
 
     @property
-    def step(self) -> float:
-        return self.learning_rate or 5e-4 * (self.batch_size / 16) ** 0.5
+    def batches(self) -> int:
+        """Of one epoch."""
+        return -(-len(self.trained_n) // self.settings.batch_size)
 
+    def take_up(self) -> None:
+        """Start, or go on from the last checkpoint. Errors: InputError where another precision is asked for."""
+        found = self.checkpoints.latest() if self.run.resume else None
+        self.precision = _precision(found, self.run, self.settings, self.dataset.device)
+        for module in (self.volume, *self.estep.modules()):
+            module.dtype = getattr(torch, self.precision)
+        done = ""
+        if found:
+            self._restore(found)
+            done = f", going on after epoch {self.epoch}" + (f", batch {self.batch}" if self.batch else "")
+        self.run.forget_history_after(self.epoch, self.part)
+        images = f"{len(self.trained_n):,} images" + (f" and {len(self.held_n):,} held out" if len(self.held_n) else "")
+        what = f"{self.part}: " if self.part else ""
+        where = f"{self.precision} on {self.dataset.device}, {torch.get_num_threads()} threads"
+        self.run.log(f"{what}Training in {where}; {images}{done}")
+        if not found:
+            self._save()
 
-def resolve_precision(run: Run, settings: NetworkSettings, device: str) -> str:
-    """The dtype of the networks' products; `auto` measures this machine, 0.2 s."""
-    if run.compute.precision != "auto":
-        return run.compute.precision
-    return "bfloat16" if bfloat16_pays(8192, settings.width, device) else "float32"
+    def run_epoch(self, stop: Stop) -> None:
+        """One pass: order and draws are functions of (seed, epoch), so an epoch can be taken up in its middle."""
+        epoch = self.epoch + 1
+        start, rng = time.monotonic(), np.random.default_rng([self.run.seed, epoch])
+        order = rng.permutation(self.trained_n)
+        mstep, done = self.mstep, self.batch
+        mstep.draw_nq = torch.from_numpy(rng.standard_normal((len(self.dataset), self.volume.latent_dim), np.float32))
+        self._begin(epoch)
+        name = f"Epoch {epoch} of {self.settings.epochs}"
+
+        def after(batch: int) -> None:
+            self.batch = batch
+            self._tell(start, batch - done)
+            if stop.asked or time.monotonic() - self.saved > 60 * self.settings.checkpoint_minutes:
+                self._save()
+            if stop.asked:
+                stop.now()
+
+        size, parts = self.settings.batch_size, (self.estep, mstep, self.volume, mstep.model)
+        sweep(self.dataset, order, size, *parts, name, done, after)
+        assert mstep.last is not None
+        self._finish(epoch, mstep.last, time.monotonic() - start, len(order) - done * size)
+
+    def _begin(self, epoch: int) -> None:
+        """Resolution and parts of an epoch. In the middle of one the sums so far are taken up again."""
+        for module in (self.volume, self.estep):
+            module.train()
+        if isinstance(self.estep, PoseTable):
+            self.estep.active = epoch > 1
+        if self.batch == 0:
+            self.mstep.begin(self.settings.radius_at(epoch, self.dataset.lattice.radius), self.batches)
+
+    def _finish(self, epoch: int, last: SweepLoss, seconds: float, images: int) -> None:
+        """History, maps, noise, checkpoint."""
+        self.epoch, self.batch = epoch, 0
+        shells = last.power_gs.shape[1]
+        residual_gs = self.dataset.noise_gs[:, :shells] * last.power_gs
+        loss = _mean_over_samples(residual_gs / self.first_noise_gs[:, :shells], self.dataset, self.mstep.radius)
+        held_out = heldout.loss(self.dataset.with_noise(self.first_noise_gs), self.held_n, self.estep, self.volume)
+        self.run.record(
+            **({"part": self.part} if self.part else {}),
+            epoch=epoch,
+            radius=self.mstep.radius,
+            loss=round(loss, 6),
+            penalty=round(last.penalty, 6),
+            **held_out,
+            **self._latent_record(),
+            skipped=last.skipped,
+            images_per_s=round(images / seconds, 1),
+            memory_GB=round(_memory_GB(), 2),
+            seconds=round(seconds, 2),
+        )
+        left = seconds / max(images, 1) * len(self.trained_n) * (self.settings.epochs - epoch)
+        rate = f"{images / seconds:,.0f} images/s, {_memory_GB():.1f} GB, {_duration(left)} left"
+        self.run.log(f"Epoch {epoch} of {self.settings.epochs}: loss {loss:.4f}, penalty {last.penalty:.3f}, {rate}")
+        self._write_maps()
+        noise_gs = self.dataset.noise_gs.clone()
+        noise_gs[:, :shells] = torch.minimum(noise_gs[:, :shells], residual_gs)
+        self.dataset = self.dataset.with_noise(noise_gs)
+        self._save()
+
+    def _latent_record(self) -> dict[str, object]:
+        """KL per dimension, how many dimensions are used, β; a notice where none is after two epochs."""
+        if not self.volume.latent_dim:
+            return {}
+        mean_nq, variance_nq = (value_nq[self.trained_n] for value_nq in (self.mstep.mean_nq, self.mstep.variance_nq))
+        active = int((mean_nq.var(0) > ACTIVE).sum())
+        if active == 0 and self.epoch == 2:
+            self.run.notice("no dimension of z is used after two epochs; lower --beta, or let it rise more slowly")
+        estep = self.estep.estep if isinstance(self.estep, PoseTable) else self.estep
+        if not isinstance(estep, Encoder):
+            return {"active": active}
+        kl_q = 0.5 * (mean_nq**2 + variance_nq - 1 - variance_nq.log()).mean(0)
+        beta = estep.schedule.weight(int(estep.seen))
+        return {"active": active, "kl": [round(value, 4) for value in kl_q.tolist()], "beta": round(beta, 6)}
+
+    def _write_maps(self) -> None:
+        """Maps at the centres of clusters, every few epochs and after the last."""
+        settings = self.settings
+        if not isinstance(settings, LatentSettings) or not settings.map_every:
+            return
+        if self.epoch % settings.map_every and self.epoch != settings.epochs:
+            return
+        z_nq = self.mstep.mean_nq[self.trained_n].numpy()
+        count = min(MAPS, len(np.unique(z_nq, axis=0)))
+        former_kq = self.mean_kq.numpy() if len(self.mean_kq) == count else None
+        found = cluster(z_nq, count, self.run.seed, former_kq)
+        self.mean_kq = torch.from_numpy(found.mean_kq.astype(np.float32))
+        self.volume.eval()
+        folder = self.run.folder / "maps" / f"epoch-{self.epoch:03d}"
+        write_centres(folder, self.volume, z_nq, found, self.dataset.pixel_A, settings.map_box)
+
+    def _tell(self, start: float, batches: int) -> None:
+        """Once, within the first minute: speed, memory, time left."""
+        seconds = time.monotonic() - start
+        if self.told is None or seconds < 20:
+            return
+        self.told = None
+        rate = batches / seconds
+        left = (self.batches * (self.settings.epochs - self.epoch) - self.batch) / rate
+        speed = f"{rate * self.settings.batch_size:,.0f} images/s, {_memory_GB():.1f} GB of memory"
+        self.run.log(f"{speed}, about {_duration(left)} left")
+
+    def _save(self) -> None:
+        self.saved = time.monotonic()
+        state = {f"volume.{name}": value for name, value in self.volume.state_dict().items()}
+        state |= {f"estep.{name}": value for name, value in self.estep.state_dict().items()}
+        state |= {f"mstep.{name}": value for name, value in self.mstep.state().items()}
+        state |= {"noise_gs": self.dataset.noise_gs, "mean_kq": self.mean_kq, "halved": torch.tensor(self.halved)}
+        self.checkpoints.save(Checkpoint(self.epoch, self.batch, self.precision, state))
+
+    def _restore(self, found: Checkpoint) -> None:
+        parts: dict[str, dict[str, torch.Tensor]] = {"volume": {}, "estep": {}, "mstep": {}}
+        for name, value in found.state.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = value
+        self.epoch, self.batch = found.epoch, found.batch
+        self.volume.load_state_dict(parts["volume"])
+        self.estep.load_state_dict(parts["estep"])
+        self.dataset = self.dataset.with_noise(parts["noise_gs"][""])
+        self.mean_kq, halved = parts["mean_kq"][""], int(parts["halved"][""])
+        self.mstep.begin(self.settings.radius_at(self.epoch + 1, self.dataset.lattice.radius), self.batches)
+        self.mstep.load(parts["mstep"])
+        self._halve(halved)
+
+    def go_back(self, error: DivergedError) -> None:
+        """To the last checkpoint, with half the step. Errors: RunError where that was done before."""
+        where = f"epoch {self.epoch + 1}, batch {self.batch + 1}"
+        if self.halved:
+            raise RunError(f"{where}: {error}, also with half the step; look at these images, or lower --learning-rate")
+        found = self.checkpoints.latest()
+        assert found is not None
+        self._restore(found)
+        self._halve(1)
+        self.run.notice(f"{where}: {error}; going on after epoch {self.epoch} with half the step")
+
+    def _halve(self, times: int) -> None:
+        """The step as it was set, or half of it."""
+        self.halved = times
+        for group in self.mstep.optimizer.param_groups:
+            group["lr"] = self.settings.step / 2**times
 
 
 def _precision(found: Checkpoint | None, run: Run, settings: NetworkSettings, device: str) -> str:
@@ -67,92 +259,30 @@ def _precision(found: Checkpoint | None, run: Run, settings: NetworkSettings, de
     asked = run.compute.precision
     if found and asked not in ("auto", found.precision):
         raise InputError(f"--precision {asked}: the run began in {found.precision}; give that, or --overwrite")
-    return found.precision if found else resolve_precision(run, settings, device)
-
-
-def train(dataset: Dataset, estep: EStep, volume: Volume, settings: NetworkSettings, run: Run) -> Dataset:
-    """Fit `volume` and `estep` in place; the dataset comes back with the noise spectrum of the last epoch.
-
-    The loss recorded is mean |X − X̂|²/σ² with the spectrum that the dataset came with, so that epochs compare.
-
-    The order of images and the draws of z are functions of (seed, epoch), so an epoch can be repeated exactly. The
-    mean of |X̃ − X̂|² bounds the noise from above whatever the model, so each epoch's replaces σ² where it is lower.
-    """
-    mstep = Gradient(volume, estep, ImageModel(), settings.step, dataset)
-    checkpoints, first_noise_gs = Checkpoints(run.folder / "checkpoints"), dataset.noise_gs
-    found = checkpoints.latest() if run.resume else None
-    precision = _precision(found, run, settings, dataset.device)
-    volume.dtype = estep.dtype = getattr(torch, precision)
     if found:
-        dataset = _restore(found.state, dataset, estep, volume, mstep)
-    done = found.epoch if found else 0
-    run.log(f"Training in {precision} on {dataset.device}" + (f", going on after epoch {done}" if done else ""))
-    run.forget_history_after(done)
-    for epoch in range(done + 1, settings.epochs + 1):
-        dataset = _epoch(epoch, dataset, first_noise_gs, estep, mstep, settings, run)
-        checkpoints.save(Checkpoint(epoch, precision, _state(dataset, estep, volume, mstep)))
-    return dataset
+        return found.precision
+    if asked == "auto":
+        return "bfloat16" if bfloat16_pays(8192, settings.width, device) else "float32"
+    return asked
 
 
-def _epoch(
-    epoch: int,
-    dataset: Dataset,
-    first_noise_gs: torch.Tensor,
-    estep: EStep,
-    mstep: Gradient,
-    settings: NetworkSettings,
-    run: Run,
-) -> Dataset:
-    """One pass: draws, sweep, history; the dataset with its noise lowered where the residual is lower."""
-    start, rng = time.monotonic(), np.random.default_rng([run.seed, epoch])
-    order = rng.permutation(len(dataset))
-    mstep.draw_nq = torch.from_numpy(rng.standard_normal((len(dataset), mstep.volume.latent_dim), np.float32))
-    name = f"Epoch {epoch} of {settings.epochs}"
-    sweep(dataset, order, settings.batch_size, estep, mstep, mstep.volume, mstep.model, name)
-    last, seconds = mstep.last, time.monotonic() - start
-    assert last is not None
-    residual_gs = dataset.noise_gs * last.power_gs
-    loss = _mean_over_samples(residual_gs / first_noise_gs, dataset)
-    run.record(
-        epoch=epoch,
-        loss=round(loss, 6),
-        penalty=round(last.penalty, 6),
-        skipped=last.skipped,
-        images_per_s=round(len(dataset) / seconds, 1),
-        seconds=round(seconds, 2),
-    )
-    run.log(f"{name}: loss {loss:.4f}, penalty {last.penalty:.3f}, {len(dataset) / seconds:,.0f} images/s")
-    return dataset.with_noise(torch.minimum(dataset.noise_gs, residual_gs))
-
-
-def _mean_over_samples(value_gs: torch.Tensor, dataset: Dataset) -> float:
-    """The mean of a quantity per group and shell over all samples of all images."""
+def _mean_over_samples(value_gs: torch.Tensor, dataset: Dataset, radius: float) -> float:
+    """The mean of a quantity per group and shell over all samples within `radius` of all images."""
     images_g = torch.bincount(torch.as_tensor(dataset.particles.optics_n), minlength=len(value_gs))
-    samples_s = torch.bincount(torch.as_tensor(dataset.lattice.shell_k), minlength=value_gs.shape[1])
-    weight_gs = images_g[:, None] * samples_s
+    shell_k = dataset.lattice.within(radius).shell_k
+    weight_gs = images_g[:, None] * torch.bincount(torch.as_tensor(shell_k), minlength=value_gs.shape[1])
     return float((value_gs * weight_gs).sum() / weight_gs.sum())
 
 
-def _state(dataset: Dataset, estep: EStep, volume: Volume, mstep: Gradient) -> dict[str, torch.Tensor]:
-    state = {f"volume.{name}": value for name, value in volume.state_dict().items()}
-    state |= {f"estep.{name}": value for name, value in estep.state_dict().items()}
-    for i, moments in mstep.optimizer.state_dict()["state"].items():
-        state |= {f"adam.{i}.{name}": value for name, value in moments.items()}
-    return state | {"noise_gs": dataset.noise_gs}
+def _memory_GB() -> float:
+    """What this process holds, and what a GPU holds for it."""
+    on_gpu = torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0
+    return (psutil.Process().memory_info().rss + on_gpu) / 1e9
 
 
-def _restore(
-    state: dict[str, torch.Tensor], dataset: Dataset, estep: EStep, volume: Volume, mstep: Gradient
-) -> Dataset:
-    parts: dict[str, dict[str, torch.Tensor]] = {"volume": {}, "estep": {}, "adam": {}, "noise_gs": {}}
-    for name, value in state.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = value
-    volume.load_state_dict(parts["volume"])
-    estep.load_state_dict(parts["estep"])
-    adam = mstep.optimizer.state_dict()
-    for name, value in parts["adam"].items():
-        i, _, moment = name.partition(".")
-        adam["state"].setdefault(int(i), {})[moment] = value
-    mstep.optimizer.load_state_dict(adam)
-    return dataset.with_noise(parts["noise_gs"][""])
+def _duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    unit, length = next(
+        (u, n) for u, n, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 1e99)) if seconds < most
+    )
+    return f"{seconds / length:.0f} {unit}"

@@ -18,7 +18,7 @@ def read(path: Path | str, passthrough: Path | str | None = None) -> np.ndarray:
     if passthrough is None:
         return table
     other = _load(passthrough)
-    row_n = _rows_of(table, other, path, passthrough)
+    row_n = rows_of(table, other, path, passthrough)
     return with_fields(table, {name: other[name][row_n] for name in _names(other) if name not in _names(table)})
 
 
@@ -29,12 +29,18 @@ def write(path: Path | str, table: np.ndarray) -> None:
 
 
 def with_fields(table: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray:
-    """A copy with fields replaced (keeping their types) or appended."""
+    """A copy with fields replaced (keeping their types, but texts get the room they need) or appended."""
+    kept = [(name, _roomy(table.dtype[name], values.get(name))) for name in _names(table)]
     new = [(name, value.dtype, value.shape[1:]) for name, value in values.items() if name not in _names(table)]
-    changed = np.empty(len(table), dtype=table.dtype.descr + new)
+    changed = np.empty(len(table), dtype=kept + new)
     for name in _names(changed):
         changed[name] = values[name] if name in values else table[name]
     return changed
+
+
+def _roomy(kind: np.dtype, values: np.ndarray | None) -> np.dtype:
+    """The type of a field that is to hold `values`: its own, unless they are texts that it would cut short."""
+    return kind if values is None or kind.kind not in "SU" else np.promote_types(kind, values.dtype)
 
 
 def _names(table: np.ndarray) -> tuple[str, ...]:
@@ -48,8 +54,8 @@ def _load(path: Path | str) -> np.ndarray:
     return table
 
 
-def _rows_of(table: np.ndarray, other: np.ndarray, path: Path | str, passthrough: Path | str) -> np.ndarray:
-    """The row of `other` with the uid of each row of `table`."""
+def rows_of(table: np.ndarray, other: np.ndarray, path: Path | str, passthrough: Path | str) -> np.ndarray:
+    """The row of `other` with the uid of each row of `table`. Errors: InputError where it lacks one."""
     order = np.argsort(other["uid"])
     place_n = np.searchsorted(other["uid"], table["uid"], sorter=order)
     row_n = order[np.minimum(place_n, len(other) - 1)] if len(other) else np.zeros(len(table), int)

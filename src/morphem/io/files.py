@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,26 @@ def replacing_folder(folder: Path | str) -> Iterator[Path]:
         if former.exists() and not folder.exists():
             former.rename(folder)
         shutil.rmtree(former, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder inside the target, made where there is none; what it holds at the end is the caller's to
+    move. A failure leaves nothing, not even a target that was not there.
+
+    Errors: RunError, in one sentence, when the disk is full or the folder cannot be written.
+    """
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".filling", dir=folder) as aside:
+            yield Path(aside)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # a folder that holds something stays
+            if new:
+                folder.rmdir()
 
 
 def _not_written(path: Path, error: OSError) -> RunError:

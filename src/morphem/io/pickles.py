@@ -1,4 +1,4 @@
-"""Pickles of numeric arrays, read without running what they ask for.
+"""Pickles of numeric arrays, read without running what they ask for, and written for programs that read them.
 
 The few globals that NumPy's pickles name are answered by stand-ins that keep bytes, type and shape; no callable of the
 pickle's choosing is ever called. Everything else is refused by name.
@@ -12,7 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from morphem.errors import InputError
+from morphem.io.files import replacing
 from morphem.io.reading import reading
+
+PROTOCOL = 4
+"""Understood since Python 3.4."""
 
 
 def read(path: Path | str) -> Any:
@@ -32,6 +36,13 @@ def read_all(path: Path | str) -> list[Any]:
     except Exception as error:  # a broken pickle can raise almost anything
         reason = type(error).__name__
         raise InputError(f"{path}: not a pickle of arrays ({reason}); give a .pkl file of cryoDRGN") from error
+
+
+def write(path: Path | str, *objects: np.ndarray | tuple[np.ndarray, ...]) -> None:
+    """Write arrays, or tuples of them, as pickles back to back. Errors: RunError when the disk is full."""
+    with replacing(path) as aside, open(aside, "wb") as file:
+        for value in objects:
+            pickle.dump(value, file, PROTOCOL)
 
 
 class _Refused(Exception):

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, str] = {
     "backproject": "morphem.methods.backproject",
+    "field": "morphem.methods.field",
     "vae": "morphem.methods.vae",
+    "autodecoder": "morphem.methods.autodecoder",
 }
 
 
@@ -28,10 +30,17 @@ def load(name: str) -> ModuleType:
 
 def fit(name: str, dataset: "Dataset", config: Any, run: "Run") -> "Ensemble":
     """Fit a method into a run's folder."""
+    from morphem.data.contrast import contrast_warning
     from morphem.ensemble import begin
+    from morphem.inference.memory import refuse_what_does_not_fit
+    from morphem.inference.settings import NetworkSettings
 
+    if isinstance(config, NetworkSettings):
+        config.check(dataset.box)
+        refuse_what_does_not_fit(dataset, config)
     begin(run, dataset, name, config)
-    for notice in (*dataset.particles.notices, *dataset.images.notices):
+    inverted = contrast_warning(dataset.images)
+    for notice in (*dataset.particles.notices, *dataset.images.notices, *([inverted] if inverted else [])):
         run.notice(notice)
     return load(name).fit(dataset, config, run)
 

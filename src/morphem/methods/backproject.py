@@ -5,6 +5,7 @@ from the Fourier shell correlation of two half-maps (Scheres, J. Mol. Biol. 415,
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
 from morphem.inference.consensus import reconstruct
+from morphem.physics.rotations import point_group
 from morphem.run import Run
 
 REFERENCES = {
@@ -32,19 +34,24 @@ class Config:
     """Largest Fourier radius, in Fourier pixels; all up to box/2 - 1 by default."""
     padding: int = 2
     """How much finer than the images the Fourier cube is."""
+    mask: Path | None = None
+    """Solvent mask (.mrc, 0 to 1) for the FSC; the map is multiplied by it, the half-maps are not."""
+
+    symmetry: str = "C1"
+    """Point group of the map about z: C1, C2, …, D2, … or O. The images are used once for every element of it."""
 
     def __post_init__(self) -> None:
+        point_group(self.symmetry)
         if self.padding not in (1, 2, 3, 4):
             raise InputError(f"--padding {self.padding}: expected 1 to 4")
 
 
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     """The consensus map as an ensemble without latents."""
-    consensus = reconstruct(dataset, run.seed, config.padding)
+    symmetry_g33 = point_group(config.symmetry)
+    consensus = reconstruct(dataset, run.seed, config.padding, config.mask, symmetry_g33)
     consensus.write(run.folder / "maps", dataset.pixel_A)
-    resolution_A = consensus.fsc.resolution_A
-    text = f"{resolution_A:.2f} Å" if resolution_A else "Nyquist"
-    run.log(f"Resolution {text} (FSC = 0.143, half-sets of one refinement's poses: not gold standard)")
+    run.log(consensus.fsc.summary)
     volume = consensus.volume(dataset.lattice.radius, config.padding)
     nothing = np.zeros((len(dataset), 0), np.float32)
     return save(run, dataset, REFERENCES, volume, nothing, nothing[:, :, None])

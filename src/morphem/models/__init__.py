@@ -33,5 +33,6 @@ def open_volume(path: Path) -> Volume:
         raise InputError(
             f"{path}: holds no volume of this program ({error}); give a file that `morphem fit` wrote"
         ) from error
+    volume.mask_zyx = state["mask_zyx"]
     volume.load_state_dict(state)
     return volume.eval()

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from morphem.models.encodings import encoding as make_encoding
-from morphem.models.nets import ResidualTrunk
+from morphem.models.nets import Film, ResidualTrunk
 from morphem.models.volume import LinearVolume, Volume
 from morphem.physics import cube as cubes
 from morphem.physics.lattice import Lattice
@@ -22,7 +22,8 @@ class FieldVolume(Volume):
     V₀ is a fixed map (the consensus) where `on_map` is set, so that the network learns what differs from it, else 0.
 
     The first layer is split: W_k · features + W_z · z, the second computed once an image. After it come `layers`
-    residual layers of `width` and a linear layer to (Re, Im). Source: Zhong et al., Nat. Methods 18, 176 (2021).
+    residual layers of `width` and a linear layer to (Re, Im). With conditioning `film` z sets a scale and a shift of
+    every layer instead. Source: Zhong et al., Nat. Methods 18, 176 (2021).
     """
 
     gain_s: torch.Tensor
@@ -36,13 +37,17 @@ class FieldVolume(Volume):
         layers: int = 3,
         encoding: str = "geometric",
         on_map: bool = False,
+        conditioning: str = "input",
     ):
         super().__init__(box, radius, latent_dim)
         self.width, self.layers, self.encoding, self.on_map = width, layers, encoding, on_map
+        self.conditioning = conditioning
         self.base = LinearVolume(box, radius) if on_map else None
         self.features = make_encoding(encoding, box)
         self.from_k = nn.Linear(self.features.count, width)
-        self.from_z = nn.Linear(latent_dim, width, bias=False) if latent_dim else None
+        by_input, by_film = (bool(latent_dim) and conditioning == way for way in ("input", "film"))
+        self.from_z = nn.Linear(latent_dim, width, bias=False) if by_input else None
+        self.film = Film(latent_dim, width, layers) if by_film else None
         self.trunk = ResidualTrunk(width, layers, 2)
         self.register_buffer("gain_s", torch.ones(box // 2 + 1))
 
@@ -54,19 +59,21 @@ class FieldVolume(Volume):
             self.gain_s = self.gain_s / 3
 
     def settings(self) -> dict[str, Any]:
-        names = ("box", "radius", "latent_dim", "width", "layers", "encoding", "on_map")
+        names = ("box", "radius", "latent_dim", "width", "layers", "encoding", "on_map", "conditioning")
         return {name: getattr(self, name) for name in names}
 
-    def forward(self, point_bk3: torch.Tensor, z_bq: torch.Tensor) -> torch.Tensor:
-        """The network's part of V at points in Fourier index units, complex64 (b, k)."""
+    def forward(self, point_bk3: torch.Tensor, z_bq: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The network's part of V at points in Fourier index units, complex64 (b, k); products in `dtype`."""
+        dtype = dtype or self.dtype
         flipped_bk = _in_lower_half(point_bk3)
         upper_bk3 = torch.where(flipped_bk[..., None], -point_bk3, point_bk3)
-        with torch.no_grad():
-            feature_bke = self.features(upper_bk3).to(self.dtype)
-        x_bkh = linear(feature_bke, self.from_k.weight.to(self.dtype), self.from_k.bias.to(self.dtype))
+        with torch.set_grad_enabled(point_bk3.requires_grad):
+            feature_bke = self.features(upper_bk3).to(dtype)
+        x_bkh = linear(feature_bke, self.from_k.weight.to(dtype), self.from_k.bias.to(dtype))
         if self.from_z is not None:
-            x_bkh = x_bkh + self.from_z(z_bq).to(self.dtype)[:, None]
-        value_bk = torch.view_as_complex(self.trunk(x_bkh.relu_()))
+            x_bkh = x_bkh + self.from_z(z_bq).to(dtype)[:, None]
+        film = None if self.film is None else self.film(z_bq)
+        value_bk = torch.view_as_complex(self.trunk(x_bkh.relu_(), film))
         return torch.where(flipped_bk, value_bk.conj(), value_bk) * self._gain(point_bk3)
 
     def slices(self, matrix_bh33: torch.Tensor, lattice: Lattice, z_bhq: torch.Tensor) -> torch.Tensor:
@@ -74,15 +81,16 @@ class FieldVolume(Volume):
         value_bhk = self(point_mk3, z_bhq.flatten(0, 1)).unflatten(0, matrix_bh33.shape[:2])
         return value_bhk if self.base is None else value_bhk + self.base.slices(matrix_bh33, lattice, z_bhq[..., :0])
 
-    def maps(self, z_nq: torch.Tensor) -> torch.Tensor:
+    def unmasked(self, z_nq: torch.Tensor) -> torch.Tensor:
         map_nzyx = cubes.within_sphere(torch.stack([self._map(z_q) for z_q in z_nq]))
-        return map_nzyx if self.base is None else map_nzyx + self.base.maps(z_nq[:, :0])
+        return map_nzyx if self.base is None else map_nzyx + self.base.unmasked(z_nq[:, :0])
 
     def _map(self, z_q: torch.Tensor) -> torch.Tensor:
-        """The network's part over the whole box, DC unknown: the half ball, 16,384 points at a time."""
+        """The network's part over the whole box, DC unknown: the half ball, 16,384 points at a time, in float32."""
         device = self.gain_s.device
         point_n3 = cubes.half_ball(self.radius).to(device)
-        tiles = [self(tile.float()[None], z_q[None].to(device))[0] for tile in point_n3.split(16384)]
+        z_1q = z_q[None].to(device)
+        tiles = [self(tile.float()[None], z_1q, torch.float32)[0] for tile in point_n3.split(16384)]
         cube_zyxc = cubes.cube_of_points(point_n3, torch.cat(tiles)[:, None], self.radius)
         return cubes.maps_of_cube(cube_zyxc, self.box, padding=1)[0]
 

@@ -15,14 +15,20 @@ from morphem.physics.slice import sample
 
 
 class Volume(nn.Module, abc.ABC):
-    """V(·, z). V(−k) = conj V(k); maps are in image units: their sum along z is the image before the CTF."""
+    """V(·, z). V(−k) = conj V(k); maps are in image units: their sum along z is the image before the CTF.
+
+    A mask, where one is set, multiplies every map; slices do not know it.
+    """
 
     dtype: torch.dtype = torch.float32
     """Of network products, where there are any; maps are always float32."""
+    mask_zyx: torch.Tensor
+    """(box, box, box), or one number where there is no mask."""
 
     def __init__(self, box: int, radius: float, latent_dim: int):
         super().__init__()
         self.box, self.radius, self.latent_dim = box, radius, latent_dim
+        self.register_buffer("mask_zyx", torch.ones(()))
         self.base: LinearVolume | None = None
         """The fixed map that the volume adds to, where it does."""
 
@@ -31,8 +37,13 @@ class Volume(nn.Module, abc.ABC):
         """V(k @ M, z), complex64 (b, h, k); M is the rotation, times the ratio of pixel sizes where they differ."""
 
     @abc.abstractmethod
-    def maps(self, z_nq: torch.Tensor) -> torch.Tensor:
-        """One map (box, box, box) for each row of z, float32 (n, z, y, x)."""
+    def unmasked(self, z_nq: torch.Tensor) -> torch.Tensor:
+        """One map (box, box, box) for each row of z, float32 (n, z, y, x), without the mask."""
+
+    def maps(self, z_nq: torch.Tensor, box: int | None = None) -> torch.Tensor:
+        """One map for each row of z, masked, float32 (n, z, y, x); with `box` Fourier-cropped, densities kept."""
+        map_nzyx = self.unmasked(z_nq) * self.mask_zyx
+        return map_nzyx if box in (None, self.box) else cubes.crop(map_nzyx, box)
 
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -69,7 +80,7 @@ class LinearVolume(Volume):
         value_bhkj = torch.view_as_complex(value_bkc.unflatten(-1, (-1, 2))).unflatten(0, matrix_bh33.shape[:2])
         return value_bhkj[..., 0] + torch.einsum("bhkj,bhj->bhk", value_bhkj[..., 1:], z_bhq.to(value_bhkj.dtype))
 
-    def maps(self, z_nq: torch.Tensor) -> torch.Tensor:
+    def unmasked(self, z_nq: torch.Tensor) -> torch.Tensor:
         return self.map_czyx[0] + torch.einsum("nq,qzyx->nzyx", z_nq.float(), self.map_czyx[1:])
 
     def shell_amplitude(self) -> torch.Tensor:

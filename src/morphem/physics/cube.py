@@ -81,6 +81,12 @@ def cube_of_points(point_n3: torch.Tensor, value_nc: torch.Tensor, radius: float
     return cube_zyxc
 
 
+def crop(map_czyx: torch.Tensor, box: int) -> torch.Tensor:
+    """Fourier-cropped maps (c, d, d, d) of `box` voxels, densities kept: V_d(k) = (d/D)³ V_D(k), |k| ≤ d/2 − 1."""
+    cube_zyxc = cube_of_maps(map_czyx, box // 2 - 1, padding=1)
+    return maps_of_cube(cube_zyxc, box, padding=1) * (box / map_czyx.shape[-1]) ** 3
+
+
 def interpolation_window(box: int, padding: int) -> torch.Tensor:
     """w = Π sinc²(x_i / (p·d)), (d, d, d): what trilinear reading multiplies a cube's map by."""
     x = (torch.arange(box) - box // 2) / (padding * box)

@@ -85,6 +85,12 @@ class HalfMapFsc:
         """Where the corrected curve crosses 0.143; None: Nyquist."""
         return resolution(self.corrected_s, self.pixel_A, GOLD)
 
+    @property
+    def summary(self) -> str:
+        """The resolution in words."""
+        text = f"{self.resolution_A:.2f} Å" if self.resolution_A else "Nyquist"
+        return f"Resolution {text} (FSC = 0.143, half-sets of one refinement's poses: not gold standard)"
+
 
 def half_map_fsc(
     half1_zyx: np.ndarray, half2_zyx: np.ndarray, mask_zyx: np.ndarray, pixel_A: float, seed: int = 0

@@ -1,7 +1,23 @@
 """Soft masks in real space. Axes: z y x."""
 
+from pathlib import Path
+
 import numpy as np
 from scipy import ndimage
+
+from morphem.errors import InputError
+from morphem.io.mrc import read_map
+
+
+def read(path: Path, box: int, pixel_A: float) -> np.ndarray:
+    """A mask of that box and pixel size. Errors: InputError for another size, an empty one, or values beyond 0 to 1."""
+    mask_zyx, found_A = read_map(path)
+    if mask_zyx.shape != (box,) * 3 or (found_A > 0 and abs(found_A / pixel_A - 1) > 0.01):
+        side = " × ".join(map(str, mask_zyx.shape))
+        raise InputError(f"{path}: {side} voxels of {found_A:g} Å, expected {box}³ of {pixel_A:g} Å; make it anew")
+    if not (mask_zyx.min() >= -1e-3 and 0 < mask_zyx.max() <= 1.001):
+        raise InputError(f"{path}: values from {mask_zyx.min():g} to {mask_zyx.max():g}, expected a mask of 0 to 1")
+    return np.clip(mask_zyx, 0, 1)
 
 
 def sphere(box: int, radius: float, edge: float = 3.0) -> np.ndarray:

@@ -3,8 +3,12 @@
 Axes: n rotations; matrices act on (x, y, z). RELION: R = Rz(ψ) Ry(tilt) Rz(rot); cryoSPARC: a rotation vector of Rᵀ.
 """
 
+import re
+
 import numpy as np
 from scipy.spatial.transform import Rotation
+
+from morphem.errors import InputError
 
 
 def from_relion(angles_deg_n3: np.ndarray) -> np.ndarray:
@@ -39,6 +43,18 @@ def uniform(count: int, rng: np.random.Generator) -> np.ndarray:
 def about(vector_rad_n3: np.ndarray) -> np.ndarray:
     """exp([ω]×): the rotations by |ω| about ω, (n, 3, 3)."""
     return Rotation.from_rotvec(vector_rad_n3).as_matrix()
+
+
+def point_group(name: str) -> np.ndarray:
+    """The rotations (g, 3, 3) of C1, C2, …, D2, … or O, the identity first; n-fold (O: 4-fold) about z, 2-fold about x.
+
+    Errors: InputError for any other name.
+    """
+    found = re.fullmatch(r"[CD]([1-9]\d?)|O", name.upper())
+    if not found or name.upper() == "D1":
+        raise InputError(f"--symmetry {name}: expected C1, C2, …, D2, D3, … or O; expand the particles for others")
+    group = Rotation.create_group(name.upper(), axis="Z").as_matrix()
+    return group[np.argsort(-np.trace(group, axis1=1, axis2=2), kind="stable")]
 
 
 def distance_rad(a_n33: np.ndarray, b_n33: np.ndarray) -> np.ndarray:

@@ -25,8 +25,11 @@ def cube_shape(radius: float, channels: int) -> tuple[int, int, int, int]:
 def sample(
     cube_zyxc: torch.Tensor, matrix_b33: torch.Tensor, coords_k2: torch.Tensor, odd_c: torch.Tensor
 ) -> torch.Tensor:
-    """Trilinear reading: Σ over the eight corners n of p = k @ M of Π(1 − |p − n|) · cube[n]; float32 (b, k, c)."""
-    if not _numba_serves(cube_zyxc):
+    """Trilinear reading: Σ over the eight corners n of p = k @ M of Π(1 − |p − n|) · cube[n]; float32 (b, k, c).
+
+    Gradients flow to the matrix where it asks for one; the compiled kernel is then left aside.
+    """
+    if not _numba_serves(cube_zyxc) or matrix_b33.requires_grad:
         return _sample_torch(cube_zyxc, matrix_b33, coords_k2, odd_c)
     value_bkc = np.empty((len(matrix_b33), len(coords_k2), cube_zyxc.shape[-1]), np.float32)
     _sample_numba(cube_zyxc.numpy(), *_plain(matrix_b33, coords_k2, odd_c), value_bkc)

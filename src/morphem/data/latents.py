@@ -1,0 +1,38 @@
+"""Latent coordinates from files: this program's tables, NumPy's, cryoDRGN's.
+
+Axes: n images, q latent.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from morphem.errors import InputError
+from morphem.io import npy, pickles
+from morphem.io.reading import reading
+
+
+def read(path: Path, count: int) -> np.ndarray:
+    """z of `count` images, float32 (n, q), from a .npy, a z.pkl (its first array) or a .parquet (columns z_0, …).
+
+    Errors: InputError for another number of rows, or numbers that are not finite.
+    """
+    z_nq = _READERS[path.suffix](path) if path.suffix in _READERS else None
+    if z_nq is None:
+        raise InputError(f'{path}: ends in "{path.suffix}", expected .npy, .pkl or .parquet; give such latents')
+    if not isinstance(z_nq, np.ndarray) or z_nq.ndim != 2 or len(z_nq) != count or not z_nq.shape[1]:
+        shape = getattr(z_nq, "shape", "no array")
+        raise InputError(f"{path}: {shape} found, expected {count} rows of latent coordinates; give this table's own")
+    if not np.isfinite(z_nq).all():
+        raise InputError(f"{path}: holds a number that is not finite; make the latents again")
+    return z_nq.astype(np.float32)
+
+
+def _parquet(path: Path) -> np.ndarray:
+    with reading(path, "a table of latents"):
+        table = pd.read_parquet(path)
+    return table[[name for name in table if str(name).startswith("z_")]].to_numpy(float)
+
+
+_READERS = {".npy": lambda path: npy.read(path, "latent coordinates"), ".pkl": pickles.read, ".parquet": _parquet}

@@ -1,0 +1,84 @@
+"""Clusters of latents, and the maps that stand for them.
+
+Axes: n images, q latent, k clusters.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.cluster.hierarchy import leaves_list, linkage
+from sklearn.cluster import KMeans
+
+from morphem.errors import InputError
+from morphem.io.files import replacing_folder
+from morphem.io.mrc import write_map
+from morphem.models.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Label n, from 1, is map n, is the map at the latent of image `centre_k[n − 1]`."""
+
+    label_n: np.ndarray
+    centre_k: np.ndarray
+    mean_kq: np.ndarray
+    """The mean latent of each cluster."""
+
+    @property
+    def images_k(self) -> np.ndarray:
+        """How many images have each label."""
+        return np.bincount(self.label_n, minlength=len(self.centre_k) + 1)[1:]
+
+
+def cluster(z_nq: np.ndarray, count: int, seed: int, start_kq: np.ndarray | None = None) -> Clusters:
+    """k-means; every centre moves to its nearest image, and similar centres get neighbouring numbers.
+
+    With the means of former clusters it starts from those, and their numbers stay.
+
+    Errors: InputError where there are fewer distinct latents than clusters.
+    """
+    distinct = len(np.unique(z_nq, axis=0))
+    if not 1 <= count <= distinct:
+        raise InputError(
+            f"--clusters {count}: {len(z_nq)} images have {distinct} distinct latents; give 1 to {distinct}"
+        )
+    again = {"n_init": 10} if start_kq is None else {"init": start_kq, "n_init": 1}
+    fitted = KMeans(count, random_state=seed, **again).fit(z_nq)  # pyright: ignore[reportArgumentType]
+    order_k = _by_similarity(fitted.cluster_centers_) if start_kq is None else np.arange(count)
+    place_k = np.argsort(order_k)
+    distance_n = ((z_nq - fitted.cluster_centers_[fitted.labels_]) ** 2).sum(1)
+    label_n = place_k[fitted.labels_] + 1
+    nearest_first_n = np.argsort(distance_n, kind="stable")
+    first_k = np.unique(label_n[nearest_first_n], return_index=True)[1]
+    return Clusters(label_n, nearest_first_n[first_k], fitted.cluster_centers_[order_k])
+
+
+def _by_similarity(centre_kq: np.ndarray) -> np.ndarray:
+    """An order in which neighbours are alike: the leaves of a tree, turned for the shortest way along them."""
+    if len(centre_kq) < 3:
+        return np.arange(len(centre_kq))
+    return leaves_list(linkage(centre_kq, "average", optimal_ordering=True))
+
+
+def map_name(number: int) -> str:
+    """Maps are numbered from 1, like labels."""
+    return f"map_{number:03d}.mrc"
+
+
+@torch.inference_mode()
+def write_centres(
+    folder: Path, volume: Volume, z_nq: np.ndarray, clusters: Clusters, pixel_A: float, box: int | None = None
+) -> None:
+    """The map at every cluster's centre, and kmeans.csv: label, row of the centre (from 0), images, z."""
+    device = volume.mask_zyx.device
+    columns = [np.arange(1, len(clusters.centre_k) + 1), clusters.centre_k, clusters.images_k]
+    z_kq = z_nq[clusters.centre_k]
+    names = ["label", "row", "images", *(f"z_{i}" for i in range(z_nq.shape[1]))]
+    with replacing_folder(folder) as aside:
+        for number, z_q in enumerate(z_kq, start=1):
+            map_zyx = volume.maps(torch.from_numpy(z_q[None]).to(device), box)[0].cpu().numpy()
+            write_map(aside / map_name(number), map_zyx, pixel_A * volume.box / len(map_zyx))
+        table = np.column_stack([*columns, z_kq])
+        np.savetxt(aside / "kmeans.csv", table, delimiter=",", fmt="%.7g", header=",".join(names), comments="")

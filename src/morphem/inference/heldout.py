@@ -1,0 +1,66 @@
+"""Images that training does not see: does the model still get better on them?
+
+Axes: n images, b images of a batch.
+"""
+
+import numpy as np
+import torch
+
+from morphem.data.dataset import Dataset
+from morphem.inference.esteps import EStep
+from morphem.inference.latents import Table
+from morphem.inference.poses import PoseTable
+from morphem.inference.rows import RowAdam
+from morphem.models.image_model import ImageModel
+from morphem.models.volume import Volume
+from morphem.run import Run
+
+MOST = 1000
+LOCATE = 30
+"""Steps in which a table finds z of images that it has not been trained on."""
+
+
+def split(rows_n: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows to train on, rows held out), each ascending; at least one in ten images is trained on."""
+    count = min(MOST, round(share * len(rows_n)))
+    held_n = np.sort(np.random.default_rng([seed, 0]).permutation(rows_n)[:count])
+    return np.setdiff1d(rows_n, held_n), held_n
+
+
+def loss(dataset: Dataset, held_n: np.ndarray, estep: EStep, volume: Volume) -> dict[str, float]:
+    """Mean |X̃ − X̂|² over the samples of the held-out images at the mean of z, as a record; nothing without them."""
+    if not len(held_n):
+        return {}
+    estep.eval()
+    volume.eval()
+    loss_n = np.concatenate([_loss(observed, estep, volume) for observed in dataset.batches(16, held_n)])
+    return {"held_out": round(float(loss_n.mean()), 6)}
+
+
+def _loss(observed, estep: EStep, volume: Volume) -> np.ndarray:
+    model = ImageModel()
+    table = estep.estep if isinstance(estep, PoseTable) else estep
+    if isinstance(table, Table):
+        table.locate(observed, volume, model, RowAdam([table.rows]), LOCATE)
+    with torch.no_grad():
+        found = estep(observed, volume, model)
+        misfit_b = -model.log_likelihood(volume, observed, found.rotation_bh33, found.shift_bh2, found.z_bhq)[:, 0]
+    return (misfit_b / len(observed.lattice)).cpu().numpy()
+
+
+def judge(run: Run, part: str) -> None:
+    """Say whether training has converged: the last epoch brought less than a hundredth of what all have brought."""
+    losses = [line["held_out"] for line in run.history() if line.get("part", "") == part and "held_out" in line]
+    if len(losses) < 2:
+        return
+    gained, last, lost = losses[0] - losses[-1], losses[-2] - losses[-1], losses[-1] - min(losses)
+    numbers = f"held-out loss {losses[0]:.4f} after the first epoch, {losses[-2]:.4f}, {losses[-1]:.4f} after the last"
+    if gained <= 0:
+        verdict = f"Not converged: nothing has been learnt that held-out images share ({numbers})"
+    elif lost > 0.05 * gained:
+        verdict = f"Not converged, but past the best: held-out images have fitted better before ({numbers})"
+    elif last > 0.01 * gained:
+        verdict = f"Not converged: held-out images fit better with every epoch ({numbers}); --resume with more --epochs"
+    else:
+        verdict = f"Converged: {numbers}"
+    (run.log if verdict.startswith("Converged") else run.notice)(f"{part}: {verdict}" if part else verdict)

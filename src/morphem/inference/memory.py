@@ -1,0 +1,77 @@
+"""What training a network takes of memory, before it starts.
+
+The counts are those of the arrays that live at once; docs/log.md compares them with what was measured.
+"""
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from morphem.data.dataset import Dataset
+from morphem.errors import InputError
+from morphem.inference.settings import LatentSettings, NetworkSettings
+from morphem.models.nets import Convolutions
+from morphem.physics.cube import half_ball
+
+LIBRARIES = 50e6
+"""What products allocate once."""
+TILE = 4096
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes beside those held before training starts."""
+
+    fixed: float
+    per_image: float
+    """Of a batch."""
+
+    def of(self, batch: int) -> float:
+        return self.fixed + batch * self.per_image
+
+    def largest_batch(self, free: float) -> int:
+        """The largest batch that fits into so many bytes."""
+        return int(max(0, (free - self.fixed) // self.per_image))
+
+
+def footprint(box: int, samples: int, settings: NetworkSettings) -> Footprint:
+    """Parameters with gradient and two moments; one tile's features and activations; a batch's samples and views."""
+    width, layers, features = settings.width, settings.layers, 3 * box
+    inputs, view_bytes = _view(box, samples, settings)
+    parameters = features * width + 2 * layers * width**2 + inputs * width
+    tile = max(samples, TILE // samples * samples)
+    activations = tile * (12 * features + 8 * width * (layers + 2))
+    return Footprint(LIBRARIES + 16 * parameters + activations, 96 * samples + view_bytes)
+
+
+def _view(box: int, samples: int, settings: NetworkSettings) -> tuple[int, float]:
+    """(numbers that the encoder's first layer takes, bytes an image) of what it sees."""
+    kind = getattr(settings, "encoder", None)
+    radius = getattr(settings, "encoder_radius", None)
+    if kind is None:
+        return 0, 0.0
+    if kind == "map":
+        inputs = 2 * len(half_ball(min(radius or 10, box // 2 - 1)))
+        return inputs, 24.0 * inputs
+    if kind == "image":
+        return 2 * samples, 24.0 * samples
+    side = 2 * int(min(radius or 31, box // 2 - 1)) + 2
+    stages = enumerate(Convolutions.CHANNELS, start=1)
+    return Convolutions.CHANNELS[-1], 12.0 * sum(channels * (side / 2**stage) ** 2 for stage, channels in stages)
+
+
+def refuse_what_does_not_fit(dataset: Dataset, settings: NetworkSettings) -> None:
+    """Errors: InputError, with the largest batch that fits, where training would need more memory than is free."""
+    needed = footprint(dataset.box, len(dataset.lattice), settings)
+    tables = 16 * len(dataset) * (settings.latent_dim if isinstance(settings, LatentSettings) else 0)
+    free = _free(dataset.device) - tables
+    if needed.of(settings.batch_size) > free:
+        fits = needed.largest_batch(free)
+        remedy = f"--batch-size {fits} fits" if fits else "give a smaller --width or --radius, or downsample the images"
+        asked = f"--batch-size {settings.batch_size}: training would take {needed.of(settings.batch_size) / 1e9:.1f} GB"
+        raise InputError(f"{asked} more, {free / 1e9:.1f} GB are free; {remedy}")
+
+
+def _free(device: str) -> float:
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available

@@ -1,0 +1,89 @@
+"""Refinement of poses by gradient, beside whatever else is fitted.
+
+Axes: b images, n all images, h hypotheses (one). x_image = exp([ω]×) R₀ x_map; shifts in pixels.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+import torch
+
+from morphem.data.dataset import Dataset, Observed
+from morphem.inference.esteps import EStep, Hypotheses
+from morphem.inference.rows import Rows
+from morphem.models.image_model import ImageModel
+from morphem.models.volume import Volume
+
+REFINE = Literal["none", "shift", "rotation", "both"]
+TURN_STEP, MOVE_STEP = 1e-3, 1e-2
+"""Adam's steps, in radians and pixels."""
+TURN_PRIOR, MOVE_PRIOR = np.radians(3.0), 1.0
+"""Standard deviations of what the given poses lack, in radians and pixels."""
+
+
+class PoseTable(EStep):
+    """Another E-step at poses R = exp([ω]×) R₀ and t = t₀ + δ, with ω and δ of every image in tables.
+
+    The penalty grows by |ω|²/2σ_ω² + |δ|²/2σ_t². While `active` is false the poses are those given.
+    """
+
+    def __init__(self, estep: EStep, count: int, refine: REFINE):
+        super().__init__()
+        self.estep, self.refine, self.active = estep, refine, False
+        self.random = estep.random
+        self.turn = Rows(count, 3, TURN_STEP)
+        self.move = Rows(count, 2, MOVE_STEP)
+
+    def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
+        turn_b3, move_b2 = self._changes(observed)
+        rotation_b33 = turned(observed.rotation_b33, turn_b3)
+        shift_b2 = observed.shift_b2 + move_b2
+        here = dataclasses.replace(observed, rotation_b33=rotation_b33.detach(), shift_b2=shift_b2.detach())
+        found = self.estep(here, volume, model)
+        penalty_b = (turn_b3**2).sum(1) / (2 * TURN_PRIOR**2) + (move_b2**2).sum(1) / (2 * MOVE_PRIOR**2)
+        return dataclasses.replace(
+            found,
+            rotation_bh33=rotation_b33[:, None],
+            shift_bh2=shift_b2[:, None],
+            penalty_b=found.penalty_b + penalty_b,
+        )
+
+    def _changes(self, observed: Observed) -> tuple[torch.Tensor, torch.Tensor]:
+        """(ω, δ) of a batch; what is not refined is 0."""
+        index_b = torch.as_tensor(observed.index_b, device=self.turn.weight.device)
+        turn_b3, move_b2 = self.turn(index_b), self.move(index_b)
+        if not (self.active and self.refine in ("rotation", "both")):
+            turn_b3 = torch.zeros_like(turn_b3)
+        if not (self.active and self.refine in ("shift", "both")):
+            move_b2 = torch.zeros_like(move_b2)
+        return turn_b3, move_b2
+
+    def refined(self, dataset: Dataset) -> Dataset:
+        table = dataset.particles
+        turn_n3, move_n2 = (rows.weight.detach().cpu().double() for rows in (self.turn, self.move))
+        rotation_n33 = turned(torch.from_numpy(table.rotation_n33), turn_n3).numpy()
+        shift_A_n2 = table.shift_A_n2 + move_n2.numpy() * table.pixel_A_n[:, None]
+        return dataclasses.replace(dataset, particles=table.with_poses(rotation_n33, shift_A_n2))
+
+    def summary(self) -> str:
+        """How far the poses have moved."""
+        turn_n, move_n = (rows.weight.detach().norm(dim=1).cpu().numpy() for rows in (self.turn, self.move))
+        far = (turn_n > 2 * TURN_PRIOR) | (move_n > 2 * MOVE_PRIOR)
+        return (
+            f"poses refined: turned by {np.degrees(turn_n.mean()):.2f}° and moved by {move_n.mean():.2f} pixels in the"
+            f" mean; {far.sum():,} images by more than {np.degrees(2 * TURN_PRIOR):.0f}° or {2 * MOVE_PRIOR:.0f} pixels"
+        )
+
+
+def with_refinement(estep: EStep, refine: REFINE, count: int) -> EStep:
+    """The E-step at poses that are refined, or as it is."""
+    return estep if refine == "none" else PoseTable(estep, count, refine)
+
+
+def turned(rotation_b33: torch.Tensor, turn_b3: torch.Tensor) -> torch.Tensor:
+    """exp([ω]×) R."""
+    x, y, z = turn_b3.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross_b33 = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    return torch.linalg.matrix_exp(cross_b33) @ rotation_b33

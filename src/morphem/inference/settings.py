@@ -1,0 +1,98 @@
+"""Settings that network methods share: flags, YAML keys and documentation rows. Nothing heavy is imported."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from morphem.errors import InputError
+
+AT_LEAST_1 = ("epochs", "batch_size", "width", "layers", "latent_dim")
+AT_LEAST_0 = ("march_epochs", "map_every", "beta")
+POSITIVE = ("learning_rate", "checkpoint_minutes", "latent_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """Settings that all network methods share."""
+
+    epochs: Annotated[int, Parameter(alias=["-n", "--num-epochs"])] = 20
+    """Passes over the images."""
+    batch_size: Annotated[int, Parameter(alias="-b")] = 16
+    """Images a step."""
+    learning_rate: Annotated[float | None, Parameter(alias="--lr")] = None
+    """Adam's step; by default 5e-4 · √(batch size / 16)."""
+    width: int = 256
+    """Width of the networks' layers."""
+    layers: int = 3
+    """Hidden residual layers of each network."""
+    encoding: Literal["geometric", "geometric_full", "low", "no_high", "linear", "gaussian", "none"] = "geometric"
+    """Positional encoding of the decoder."""
+    radius: float | None = None
+    """Largest Fourier radius, in Fourier pixels; all up to box/2 - 1 by default."""
+    march_epochs: int = 0
+    """Epochs in which the radius rises from a half to the whole: faster, and a little less exact in few epochs."""
+    refine_poses: Literal["none", "shift", "rotation", "both"] = "none"
+    """Which part of the poses to refine by gradient, from the second epoch."""
+    mask: Path | None = None
+    """Solvent mask (.mrc, 0 to 1): every map is multiplied by it."""
+    held_out: float = 0.01
+    """Share of the images that is not trained on, to see whether training has converged; at most 1,000 images."""
+    checkpoint_minutes: float = 15.0
+    """Minutes between checkpoints within an epoch; one is also written after every epoch."""
+
+    def __post_init__(self) -> None:
+        for names, lowest in ((AT_LEAST_1, 1), (AT_LEAST_0, 0)):
+            for name in names:
+                self._refuse(name, lambda value, lowest=lowest: value < lowest, f"{lowest} or more")
+        for name in POSITIVE:
+            self._refuse(name, lambda value: not 0 < value < math.inf, "a positive number")
+        self._refuse("held_out", lambda share: not 0 <= share <= 0.5, "0 to 0.5")
+
+    def _refuse(self, name: str, wrong, expected: str) -> None:
+        """Errors: InputError where the setting exists, is given, and is wrong."""
+        value = getattr(self, name, None)
+        if value is not None and (wrong(value) or value != value):
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+
+    def check(self, box: int) -> None:
+        """Errors: InputError for what images of this box cannot give."""
+        map_box = getattr(self, "map_box", None)
+        if map_box is not None and map_box > box:
+            raise InputError(f"--map-box {map_box}: the images have {box} pixels; give as many or fewer")
+
+    @property
+    def step(self) -> float:
+        return self.learning_rate or 5e-4 * (self.batch_size / 16) ** 0.5
+
+    def radius_at(self, epoch: int, largest: float) -> float:
+        """Of the samples that count in an epoch (from 1)."""
+        share = min(1.0, (epoch - 1) / self.march_epochs) if self.march_epochs else 1.0
+        return max(min(largest, 8.0), math.floor(largest * (0.5 + 0.5 * share)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSettings(NetworkSettings):
+    """Settings of network methods with a latent."""
+
+    latent_dim: Annotated[int, Parameter(alias="--zdim")] = 8
+    """Dimensions of z."""
+    beta: float = 1.0
+    """Weight of the latent's prior; 1 is the evidence lower bound, and half of what cryoDRGN calls beta."""
+    conditioning: Literal["input", "film"] = "input"
+    """How z enters the decoder: as an input, or as a scale and shift of every layer."""
+    from_consensus: bool = True
+    """The decoder adds to the consensus map; without it it starts blank."""
+    map_every: int = 5
+    """Write maps at the centres of 20 clusters every so many epochs and after the last; 0: never."""
+    map_box: int | None = None
+    """Box of those maps in pixels, Fourier-cropped; the images' own by default."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta == math.inf:
+            raise InputError("--beta inf: expected a number")
+        if self.map_box is not None and (self.map_box < 2 or self.map_box % 2):
+            raise InputError(f"--map-box {self.map_box}: expected an even number of pixels")

@@ -1,0 +1,60 @@
+"""The autodecoder: a table of z, one row an image, and a coordinate network from z to the map's transform.
+
+Assumes poses that are known, or nearly. Minimises Σ_k |X̃ − X̂(z)|² + β·½|z|² over the network and every row (Levy et
+al., Nat. Methods (2025), at given poses); the covariance of z is Laplace's, at the end.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from morphem.data import latents
+from morphem.data.dataset import Dataset
+from morphem.ensemble import Ensemble, save
+from morphem.errors import InputError
+from morphem.inference.consensus import start
+from morphem.inference.latents import Table
+from morphem.inference.poses import with_refinement
+from morphem.inference.settings import LatentSettings
+from morphem.inference.sweep import infer
+from morphem.inference.training import train
+from morphem.methods import backproject
+from morphem.models.image_model import ImageModel
+from morphem.run import Run
+
+REFERENCES = backproject.REFERENCES | {
+    "levy2025": """@article{levy2025,
+  author = {Levy, Axel and Raghu, Rishwanth and Feathers, J. Ryan and Grzadkowski, Michal and others},
+  title = {{CryoDRGN-AI}: neural ab initio reconstruction of challenging cryo-{EM} and cryo-{ET} datasets},
+  journal = {Nature Methods}, year = {2025}
+}""",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(LatentSettings):
+    """A row of z for every image and a network that turns it into a map."""
+
+    latent_rate: float = 0.5
+    """Adam's step of the table."""
+    init: Path | None = None
+    """z to start from (.npy, .pkl or .parquet, a row an image); N(0, 0.1²) by default."""
+
+
+def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
+    """Consensus for the noise and the amplitude of every shell, then table and decoder together."""
+    z_nq = latents.read(config.init, len(dataset)) if config.init else None
+    if z_nq is not None and z_nq.shape[1] != config.latent_dim:
+        raise InputError(f"{config.init}: {z_nq.shape[1]} numbers a row, but --latent-dim {config.latent_dim}")
+    dataset, consensus = start(dataset, run, config.mask)
+    torch.manual_seed(run.seed)
+    volume = consensus.network(dataset, config, config.latent_dim, config.from_consensus, config.conditioning)
+    start_nq = 0.1 * torch.randn(len(dataset), config.latent_dim) if z_nq is None else torch.from_numpy(z_nq)
+    table = Table(start_nq, config.beta, config.latent_rate)
+    estep = with_refinement(table, config.refine_poses, len(dataset)).to(dataset.device)
+    dataset = train(dataset, estep, volume, config, run)
+    for observed in dataset.batches(16):
+        table.measure(observed, volume, ImageModel())
+    z_nq, covariance_nqq = infer(dataset, estep, volume, ImageModel())
+    return save(run, estep.refined(dataset), REFERENCES, volume.cpu(), z_nq, covariance_nqq)
