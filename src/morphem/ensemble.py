@@ -28,6 +28,8 @@ CONFIG = "config.yaml"
 """What a run was told; the first thing written, so it marks a run's folder."""
 FILES = (CONFIG, "latents.parquet", "particles.star", "weights.safetensors")
 """What a finished run's folder holds at least."""
+FILES_OF_ROWS = ("particles", "passthrough", "ind", "poses", "ctf")
+"""Options that name files which say something of each image."""
 MAY_CHANGE = {"settings.epochs", "settings.checkpoint_minutes", "version"}
 """Settings that a run may go on with although they differ."""
 
@@ -195,7 +197,7 @@ def describe(run: Run, dataset: Dataset, method: str, settings: Any) -> dict[str
         "version": __version__,
         "seed": run.seed,
         "source": source,
-        "sha256": fingerprints(source),
+        "sha256": fingerprints(source) | {n: sha256(v, n) for n, v in vars(settings).items() if isinstance(v, Path)},
         "settings": told,
         "images": len(dataset),
         "box": dataset.box,
@@ -206,7 +208,7 @@ def describe(run: Run, dataset: Dataset, method: str, settings: Any) -> dict[str
 
 def fingerprints(source: dict[str, Any]) -> dict[str, str]:
     """SHA-256 of each file that says which images these are; stacks of images are left out."""
-    files = {name: source[name] for name in ("particles", "passthrough", "ind") if source[name]}
+    files = {name: source[name] for name in FILES_OF_ROWS if source[name]}
     return {name: sha256(file, name) for name, file in files.items() if Path(file).suffix not in (".mrcs", ".mrc")}
 
 

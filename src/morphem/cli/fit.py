@@ -54,6 +54,7 @@ def fit_method(name: str, source: Source, config: Any, output: Output, compute: 
     device = compute.apply()
     check_output(output)
     dataset = Dataset.open(source, config.radius, device)
+    methods.check(dataset, config)
     if output.overwrite:
         make_room(output.output)
     ensemble = methods.fit(name, dataset, config, Run(output.output, compute, output.resume))

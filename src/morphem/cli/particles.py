@@ -9,8 +9,9 @@ from cyclopts import Parameter
 from morphem.cli.fit import IMAGES
 from morphem.cli.next_commands import next_commands
 from morphem.data.dataset import Source
-from morphem.data.export import Extras, kind_of, of_table, write
+from morphem.data.export import Extras, kind_of, of_table, start_of_names, write
 from morphem.data.particles import Particles
+from morphem.data.tables import open_table
 from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.run import progress
@@ -106,6 +107,7 @@ def downsample(
 def _print_next(table: Path, particles: Particles, start: Path | None) -> None:
     """What may follow with a table as it is: in RELION and cryoSPARC where it is a .star, and here."""
     if table.suffix == ".star":
+        start = start or start_of_names(open_table(table, None), None)
         pixel_A = float(particles.pixel_A_n[0])
         print(next_commands(table, pixel_A, particles.box, start=start, ctf=particles.ctf is not None))
     print(f"Next in morphem:\n  morphem fit vae {table}{'' if particles.ctf else ' --no-ctf'} -o RUN")

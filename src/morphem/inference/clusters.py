@@ -69,11 +69,17 @@ def map_name(number: int) -> str:
 
 @torch.inference_mode()
 def write_centres(
-    folder: Path, volume: Volume, z_nq: np.ndarray, clusters: Clusters, pixel_A: float, box: int | None = None
+    folder: Path,
+    volume: Volume,
+    z_nq: np.ndarray,
+    clusters: Clusters,
+    row_n: np.ndarray,
+    pixel_A: float,
+    box: int | None = None,
 ) -> None:
-    """The map at every cluster's centre, and kmeans.csv: label, row of the centre (from 0), images, z."""
+    """The map at every cluster's centre, and kmeans.csv: label, row of the centre (one of `row_n`), images, z."""
     device = volume.mask_zyx.device
-    columns = [np.arange(1, len(clusters.centre_k) + 1), clusters.centre_k, clusters.images_k]
+    columns = [np.arange(1, len(clusters.centre_k) + 1), row_n[clusters.centre_k], clusters.images_k]
     z_kq = z_nq[clusters.centre_k]
     names = ["label", "row", "images", *(f"z_{i}" for i in range(z_nq.shape[1]))]
     with replacing_folder(folder) as aside:

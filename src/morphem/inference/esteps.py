@@ -6,6 +6,7 @@ Axes: b images, h hypotheses, j features φ = s·[1, z], q latent.
 import abc
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -31,6 +32,8 @@ class Hypotheses:
     """log p(image); what an E-step does not compute is 0."""
     penalty_b: torch.Tensor
     """What the M-step adds to −log p(image | z), such as β·KL."""
+    z_factor_bqq: torch.Tensor | None = None
+    """L with L Lᵀ the covariance of z, of one hypothesis an image: what a draw needs, and a covariance has lost."""
 
     @property
     def z_bhq(self) -> torch.Tensor:
@@ -52,13 +55,13 @@ class Hypotheses:
         cls,
         observed: Observed,
         z_bq: torch.Tensor | None = None,
-        z_cov_bqq: torch.Tensor | None = None,
+        z_factor_bqq: torch.Tensor | None = None,
         penalty_b: torch.Tensor | None = None,
     ) -> "Hypotheses":
-        """One hypothesis an image: the table's pose, s = 1, and a Gaussian over z; no covariance: z is certain."""
+        """One hypothesis an image: the table's pose, s = 1, and z ~ N(z, L Lᵀ); without L it is certain."""
         batch, zero_b = len(observed), observed.sample_bk.real.new_zeros(len(observed))
         z_bq = zero_b.new_zeros(batch, 0) if z_bq is None else z_bq
-        z_cov_bqq = torch.diag_embed(torch.zeros_like(z_bq)) if z_cov_bqq is None else z_cov_bqq
+        factor_bqq = torch.diag_embed(torch.zeros_like(z_bq)) if z_factor_bqq is None else z_factor_bqq
         phi_bj = torch.cat([torch.ones_like(zero_b)[:, None], z_bq], dim=1)
         return cls(
             torch.zeros(batch, 1, dtype=torch.long, device=zero_b.device),
@@ -66,9 +69,10 @@ class Hypotheses:
             observed.shift_b2[:, None],
             zero_b[:, None],
             phi_bj[:, None],
-            torch.nn.functional.pad(z_cov_bqq, (1, 0, 1, 0))[:, None],
+            torch.nn.functional.pad(factor_bqq @ factor_bqq.mT, (1, 0, 1, 0))[:, None],
             zero_b,
             zero_b if penalty_b is None else penalty_b,
+            z_factor_bqq,
         )
 
 
@@ -77,11 +81,30 @@ class EStep(nn.Module, abc.ABC):
 
     dtype: torch.dtype = torch.float32
     """Of network products, where there are any."""
-    random: bool = True
-    """Whether the M-step is to draw z from its Gaussian; otherwise it takes the mean."""
+    epochs: float = 0.0
+    """How many epochs training has been through, parts of one too: what schedules follow."""
 
     @abc.abstractmethod
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses: ...
+
+    def arrive(self, epochs: float) -> None:
+        """Training has come so far."""
+        for part in self.modules():
+            if isinstance(part, EStep):
+                part.epochs = epochs
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """The dtype of network products, here and in what is wrapped."""
+        for part in self.modules():
+            if isinstance(part, EStep):
+                part.dtype = dtype
+
+    def locate(self, observed: Observed, volume: Volume, model: ImageModel) -> None:
+        """Find, with the volume held, what training keeps of each image, for images that it has not been through."""
+
+    def summary(self, row_n: np.ndarray) -> str:
+        """What the user should know of the E-step after training on these images, or nothing."""
+        return ""
 
     def refined(self, dataset: Dataset) -> Dataset:
         """The dataset at the poses that the E-step has found; those given, where it looks for none."""

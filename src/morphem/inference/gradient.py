@@ -16,6 +16,8 @@ from morphem.models.image_model import ImageModel
 from morphem.models.volume import Volume
 from morphem.physics.noise import ShellPower
 
+TILE = 4096
+"""So many samples, or one image, go through a network at a time."""
 IN_A_ROW = 10
 """So many batches in a row that are not finite end a sweep; so does a hundredth of all of them, if more than one."""
 
@@ -52,7 +54,7 @@ class Gradient(MStep):
         model: ImageModel,
         learning_rate: float,
         dataset: Dataset,
-        tile: int = 4096,
+        tile: int = TILE,
     ):
         self.volume, self.estep, self.model, self.tile = volume, estep, model, tile
         self.particles, self.lattice = dataset.particles, dataset.lattice
@@ -62,9 +64,15 @@ class Gradient(MStep):
         self.optimizer = torch.optim.Adam(self.dense, lr=learning_rate, fused=True)
         self.row_optimizer = RowAdam(tables) if tables else None
         self.draw_nq = torch.zeros(0)
-        self.mean_nq, self.variance_nq = (torch.zeros(len(dataset), volume.latent_dim) for _ in range(2))
+        shape, device = (len(dataset), volume.latent_dim), self.dense[0].device
+        self.mean_nq, self.variance_nq = (torch.zeros(shape, device=device) for _ in range(2))
         self.last: SweepLoss | None = None
         self.begin(self.lattice.radius)
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """That of the networks, and that of the tables where there are any."""
+        return [self.optimizer, *([self.row_optimizer] if self.row_optimizer else [])]
 
     def begin(self, radius: float, batches: int = 10**9) -> None:
         """Empty the sweep's sums; the sweep to come counts samples within `radius` and has so many batches."""
@@ -73,7 +81,9 @@ class Gradient(MStep):
         self.power = ShellPower(self.lattice.within(radius), len(self.particles.optics_names), device)
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # images, loss, penalty
         self.steps = 0
-        self.skipped, self.in_a_row = (torch.zeros((), dtype=torch.long, device=device) for _ in range(2))
+        self.skipped, self.in_a_row, self.last_bad = (
+            torch.zeros((), dtype=torch.long, device=device) for _ in range(3)
+        )
 
     def update(self, observed: Observed, hypotheses: Hypotheses) -> None:
         observed = observed.prefix(self.radius)
@@ -87,24 +97,21 @@ class Gradient(MStep):
         self._step(observed, power_bk, penalty.detach(), [leaf.grad for leaf in leaves if leaf.grad is not None])
 
     def _remember(self, observed: Observed, hypotheses: Hypotheses) -> None:
-        index_b = torch.as_tensor(observed.index_b)
-        variance_bq = hypotheses.z_cov_bhqq[:, 0].diagonal(dim1=-2, dim2=-1)
-        self.mean_nq[index_b] = hypotheses.z_bhq[:, 0].detach().cpu()
-        self.variance_nq[index_b] = variance_bq.detach().cpu()
+        index_b = torch.as_tensor(observed.index_b, device=self.mean_nq.device)
+        self.mean_nq[index_b] = hypotheses.z_bhq[:, 0].detach()
+        self.variance_nq[index_b] = hypotheses.z_cov_bhqq[:, 0].detach().diagonal(dim1=-2, dim2=-1)
 
     def _draw(self, observed: Observed, hypotheses: Hypotheses) -> torch.Tensor:
         """z = μ + Lε."""
         mean_bq = hypotheses.z_bhq[:, 0]
-        if mean_bq.shape[1] == 0 or not self.estep.random:
+        if hypotheses.z_factor_bqq is None:
             return mean_bq
-        factor_bqq = torch.linalg.cholesky_ex(hypotheses.z_cov_bhqq[:, 0]).L  # not a number shows in the loss
         draw_bq = self.draw_nq[torch.as_tensor(observed.index_b)].to(mean_bq)
-        return mean_bq + torch.einsum("bij,bj->bi", factor_bqq, draw_bq)
+        return mean_bq + torch.einsum("bij,bj->bi", hypotheses.z_factor_bqq, draw_bq)
 
     def _forget_gradients(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.row_optimizer:
-            self.row_optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def _rows(self, observed: Observed) -> list[slice]:
         size = max(1, self.tile // len(observed.lattice))
@@ -133,8 +140,7 @@ class Gradient(MStep):
         gradients = [p.grad for p in self.dense if p.grad is not None]
         steepness = torch.nn.utils.get_total_norm([*gradients, *more])
         bad = ~torch.isfinite(steepness + power_bk.sum() + penalty)
-        vars(self.optimizer).update(found_inf=bad.float(), grad_scale=None)  # read by the fused step: 1 changes nothing
-        self.optimizer.step()
+        _step_unless(bad, self.optimizer)
         if self.row_optimizer:
             self.row_optimizer.step(bad)
         self._count(observed, power_bk, penalty, bad)
@@ -146,16 +152,17 @@ class Gradient(MStep):
         groups_b = self.particles.optics_n[observed.index_b]
         self.power.add_power(torch.where(bad, 0.0, power_bk), groups_b, counted_b)
         self.skipped += bad
+        self.last_bad = torch.where(bad, int(observed.index_b[0]), self.last_bad)
         self.in_a_row = torch.where(bad, self.in_a_row + 1, 0)
         self.steps += 1
         if bad.device.type == "cpu" or self.steps % IN_A_ROW == 0:
-            self._refuse_divergence(observed)
+            self._refuse_divergence()
 
-    def _refuse_divergence(self, observed: Observed) -> None:
+    def _refuse_divergence(self) -> None:
         if int(self.in_a_row) < IN_A_ROW and int(self.skipped) <= max(1, self.batches // 100):
             return
-        rows = ", ".join(str(row + 1) for row in observed.index_b[:5])
-        raise DivergedError(f"the loss is not a number in {int(self.skipped)} batches, last on rows {rows} …")
+        where = f"last in the batch that starts with row {int(self.last_bad) + 1}"
+        raise DivergedError(f"the loss is not a number in {int(self.skipped)} batches, {where}")
 
     def merge(self, other: "Gradient") -> None:
         self.sums += other.sums
@@ -190,6 +197,13 @@ class Gradient(MStep):
         )
 
 
+def _step_unless(bad: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """A fused step that changes nothing where `bad`: it reads these attributes, as gradient scalers set them."""
+    setattr(optimizer, "found_inf", bad.float())  # noqa: B010
+    setattr(optimizer, "grad_scale", None)  # noqa: B010
+    optimizer.step()
+
+
 def _moments(optimizer: torch.optim.Optimizer):
     """(number of the parameter, name, value) of every moment."""
     for i, moments in optimizer.state_dict()["state"].items():
@@ -198,7 +212,7 @@ def _moments(optimizer: torch.optim.Optimizer):
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor], prefix: str) -> None:
-    whole = optimizer.state_dict()
+    whole = optimizer.state_dict() | {"state": {}}
     for key, value in state.items():
         if key.startswith(prefix):
             i, _, name = key.removeprefix(prefix).partition(".")

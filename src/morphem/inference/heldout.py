@@ -6,42 +6,40 @@ Axes: n images, b images of a batch.
 import numpy as np
 import torch
 
-from morphem.data.dataset import Dataset
+from morphem.data.dataset import Dataset, Observed
 from morphem.inference.esteps import EStep
-from morphem.inference.latents import Table
-from morphem.inference.poses import PoseTable
-from morphem.inference.rows import RowAdam
+from morphem.inference.gradient import TILE
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import Volume
 from morphem.run import Run
 
 MOST = 1000
-LOCATE = 30
-"""Steps in which a table finds z of images that it has not been trained on."""
 
 
 def split(rows_n: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows to train on, rows held out), each ascending; at least one in ten images is trained on."""
+    """(rows to train on, rows held out), each ascending."""
     count = min(MOST, round(share * len(rows_n)))
     held_n = np.sort(np.random.default_rng([seed, 0]).permutation(rows_n)[:count])
     return np.setdiff1d(rows_n, held_n), held_n
 
 
 def loss(dataset: Dataset, held_n: np.ndarray, estep: EStep, volume: Volume) -> dict[str, float]:
-    """Mean |X̃ − X̂|² over the samples of the held-out images at the mean of z, as a record; nothing without them."""
+    """Mean |X̃ − X̂|² over the samples of the held-out images at the mean of z, as a record; nothing without them.
+
+    A few images at a time, so that activations are those of a tile.
+    """
     if not len(held_n):
         return {}
     estep.eval()
     volume.eval()
-    loss_n = np.concatenate([_loss(observed, estep, volume) for observed in dataset.batches(16, held_n)])
+    batches = dataset.batches(max(1, TILE // len(dataset.lattice)), held_n)
+    loss_n = np.concatenate([_loss(observed, estep, volume) for observed in batches])
     return {"held_out": round(float(loss_n.mean()), 6)}
 
 
-def _loss(observed, estep: EStep, volume: Volume) -> np.ndarray:
+def _loss(observed: Observed, estep: EStep, volume: Volume) -> np.ndarray:
     model = ImageModel()
-    table = estep.estep if isinstance(estep, PoseTable) else estep
-    if isinstance(table, Table):
-        table.locate(observed, volume, model, RowAdam([table.rows]), LOCATE)
+    estep.locate(observed, volume, model)
     with torch.no_grad():
         found = estep(observed, volume, model)
         misfit_b = -model.log_likelihood(volume, observed, found.rotation_bh33, found.shift_bh2, found.z_bhq)[:, 0]

@@ -24,7 +24,6 @@ class Encoder(EStep):
     L diagonal, or lower triangular with `full`. Its input is what `view` makes of an image.
     """
 
-    seen: torch.Tensor
     below_mqq: torch.Tensor
 
     def __init__(
@@ -45,7 +44,6 @@ class Encoder(EStep):
         self.inlet = nn.Linear(view.inputs, width)
         self.trunk = ResidualTrunk(width, layers, 2 * latent_dim + len(row_m))
         self.register_buffer("below_mqq", below_mqq, persistent=False)
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
         x_bh = self.inlet(self.view(observed, volume, model)).relu_()
@@ -55,37 +53,32 @@ class Encoder(EStep):
         factor_bqq = torch.diag_embed((0.5 * log_variance_bq).exp())
         factor_bqq = factor_bqq + torch.einsum("bm,mij->bij", below_bm, self.below_mqq)
         kl_b = 0.5 * (mean_bq**2 + (factor_bqq**2).sum(2) - 1 - log_variance_bq).sum(1)
-        if self.training:
-            self.seen += len(observed)
-        penalty_b = self.schedule.penalty(kl_b, int(self.seen))
-        return Hypotheses.at_given_poses(observed, mean_bq, factor_bqq @ factor_bqq.mT, penalty_b)
+        return Hypotheses.at_given_poses(observed, mean_bq, factor_bqq, self.schedule.penalty(kl_b, self.epochs))
 
 
 class Table(EStep):
-    """z of every image in a table, N(0, 0.1²) at the start or as given; penalty β·½|z|².
+    """z of every image in a table; penalty β·½|z|². In training z is a point; `measure` then gives its covariance."""
 
-    During training z is a point; `measure` then gives each its covariance.
-    """
-
-    random = False
-    cov_nqq: torch.Tensor
+    STEPS = 30
+    """In which `locate` finds z."""
+    factor_nqq: torch.Tensor
 
     def __init__(self, start_nq: torch.Tensor, beta: float, learning_rate: float):
         super().__init__()
         self.beta = beta
         self.rows = Rows(len(start_nq), start_nq.shape[1], learning_rate)
         self.rows.weight.data = start_nq.float().clone()
-        self.register_buffer("cov_nqq", torch.diag_embed(torch.zeros_like(self.rows.weight.data)))
+        self.register_buffer("factor_nqq", torch.zeros(0), persistent=False)
 
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
-        index_b = torch.as_tensor(observed.index_b, device=self.cov_nqq.device)
+        index_b = torch.as_tensor(observed.index_b, device=self.factor_nqq.device)
         z_bq = self.rows(index_b)
-        penalty_b = 0.5 * self.beta * (z_bq**2).sum(1)
-        return Hypotheses.at_given_poses(observed, z_bq, self.cov_nqq[index_b], penalty_b)
+        factor_bqq = self.factor_nqq[index_b] if len(self.factor_nqq) else None
+        return Hypotheses.at_given_poses(observed, z_bq, factor_bqq, 0.5 * self.beta * (z_bq**2).sum(1))
 
-    def locate(self, observed: Observed, volume: Volume, model: ImageModel, optimizer: RowAdam, steps: int) -> None:
-        """Move z of some images to where the volume, held as it is, explains them best."""
-        for _ in range(steps):
+    def locate(self, observed: Observed, volume: Volume, model: ImageModel) -> None:
+        optimizer = RowAdam([self.rows])
+        for _ in range(self.STEPS):
             found = self(observed, volume, model)
             poses = found.rotation_bh33, found.shift_bh2
             misfit = found.penalty_b.sum() - model.log_likelihood(volume, observed, *poses, found.z_bhq).sum()
@@ -96,7 +89,8 @@ class Table(EStep):
     @torch.no_grad()
     def measure(self, observed: Observed, volume: Volume, model: ImageModel, step: float = 0.05) -> None:
         """Laplace's covariance of z: (2 Re JᴴJ + β)⁻¹ with J = ∂X̂/∂z by differences of `step`."""
-        index_b = torch.as_tensor(observed.index_b, device=self.cov_nqq.device)
+        if not len(self.factor_nqq):
+            self.factor_nqq = torch.diag_embed(torch.zeros_like(self.rows.weight))
         found = self(observed, volume, model)
         poses = found.rotation_bh33, found.shift_bh2
         here_bk = model.predict(volume, observed, *poses, found.z_bhq)[:, 0]
@@ -105,4 +99,6 @@ class Table(EStep):
         slope_qbk = torch.view_as_real((there_qbk - here_bk) / step).flatten(2)
         curvature_bqq = 2 * torch.einsum("ibk,jbk->bij", slope_qbk, slope_qbk)
         prior_qq = self.beta * torch.eye(len(slope_qbk), device=here_bk.device)
-        self.cov_nqq[index_b] = torch.linalg.inv(curvature_bqq + prior_qq)
+        covariance_bqq = torch.linalg.inv((curvature_bqq + prior_qq).double())
+        index_b = torch.as_tensor(observed.index_b, device=self.factor_nqq.device)
+        self.factor_nqq[index_b] = torch.linalg.cholesky(covariance_bqq).float()

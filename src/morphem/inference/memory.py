@@ -1,6 +1,6 @@
 """What training a network takes of memory, before it starts.
 
-The counts are those of the arrays that live at once; docs/log.md compares them with what was measured.
+The counts are those of the arrays that live at once; a test compares them with what a process takes.
 """
 
 from dataclasses import dataclass
@@ -39,9 +39,11 @@ def footprint(box: int, samples: int, settings: NetworkSettings) -> Footprint:
     """Parameters with gradient and two moments; one tile's features and activations; a batch's samples and views."""
     width, layers, features = settings.width, settings.layers, 3 * box
     inputs, view_bytes = _view(box, samples, settings)
-    parameters = features * width + 2 * layers * width**2 + inputs * width
+    film = 2 * layers * width**2 if getattr(settings, "conditioning", "") == "film" else 0
+    parameters = features * width + 2 * layers * width**2 + inputs * width + film
     tile = max(samples, TILE // samples * samples)
-    activations = tile * (12 * features + 8 * width * (layers + 2))
+    of_points = 2 if settings.refine_poses in ("rotation", "both") else 1
+    activations = tile * (12 * features * of_points + 8 * width * (layers + 2))
     return Footprint(LIBRARIES + 16 * parameters + activations, 96 * samples + view_bytes)
 
 
@@ -64,7 +66,8 @@ def _view(box: int, samples: int, settings: NetworkSettings) -> tuple[int, float
 def refuse_what_does_not_fit(dataset: Dataset, settings: NetworkSettings) -> None:
     """Errors: InputError, with the largest batch that fits, where training would need more memory than is free."""
     needed = footprint(dataset.box, len(dataset.lattice), settings)
-    tables = 16 * len(dataset) * (settings.latent_dim if isinstance(settings, LatentSettings) else 0)
+    q = settings.latent_dim if isinstance(settings, LatentSettings) else 0
+    tables = 4 * len(dataset) * (6 * q + q * q)
     free = _free(dataset.device) - tables
     if needed.of(settings.batch_size) > free:
         fits = needed.largest_batch(free)

@@ -25,13 +25,12 @@ TURN_PRIOR, MOVE_PRIOR = np.radians(3.0), 1.0
 class PoseTable(EStep):
     """Another E-step at poses R = exp([ω]×) R₀ and t = t₀ + δ, with ω and δ of every image in tables.
 
-    The penalty grows by |ω|²/2σ_ω² + |δ|²/2σ_t². While `active` is false the poses are those given.
+    The penalty grows by |ω|²/2σ_ω² + |δ|²/2σ_t². In the first epoch the poses are those given.
     """
 
     def __init__(self, estep: EStep, count: int, refine: REFINE):
         super().__init__()
-        self.estep, self.refine, self.active = estep, refine, False
-        self.random = estep.random
+        self.estep, self.refine = estep, refine
         self.turn = Rows(count, 3, TURN_STEP)
         self.move = Rows(count, 2, MOVE_STEP)
 
@@ -39,8 +38,7 @@ class PoseTable(EStep):
         turn_b3, move_b2 = self._changes(observed)
         rotation_b33 = turned(observed.rotation_b33, turn_b3)
         shift_b2 = observed.shift_b2 + move_b2
-        here = dataclasses.replace(observed, rotation_b33=rotation_b33.detach(), shift_b2=shift_b2.detach())
-        found = self.estep(here, volume, model)
+        found = self.estep(self._moved(observed), volume, model)
         penalty_b = (turn_b3**2).sum(1) / (2 * TURN_PRIOR**2) + (move_b2**2).sum(1) / (2 * MOVE_PRIOR**2)
         return dataclasses.replace(
             found,
@@ -53,11 +51,22 @@ class PoseTable(EStep):
         """(ω, δ) of a batch; what is not refined is 0."""
         index_b = torch.as_tensor(observed.index_b, device=self.turn.weight.device)
         turn_b3, move_b2 = self.turn(index_b), self.move(index_b)
-        if not (self.active and self.refine in ("rotation", "both")):
+        if not (self.epochs >= 1 and self.refine in ("rotation", "both")):
             turn_b3 = torch.zeros_like(turn_b3)
-        if not (self.active and self.refine in ("shift", "both")):
+        if not (self.epochs >= 1 and self.refine in ("shift", "both")):
             move_b2 = torch.zeros_like(move_b2)
         return turn_b3, move_b2
+
+    def _moved(self, observed: Observed) -> Observed:
+        """The batch at its refined poses, without gradient."""
+        with torch.no_grad():
+            turn_b3, move_b2 = self._changes(observed)
+            rotation_b33 = turned(observed.rotation_b33, turn_b3)
+            return dataclasses.replace(observed, rotation_b33=rotation_b33, shift_b2=observed.shift_b2 + move_b2)
+
+    def locate(self, observed: Observed, volume: Volume, model: ImageModel) -> None:
+        """What the wrapped E-step looks for; the poses stay."""
+        self.estep.locate(self._moved(observed), volume, model)
 
     def refined(self, dataset: Dataset) -> Dataset:
         table = dataset.particles
@@ -66,13 +75,14 @@ class PoseTable(EStep):
         shift_A_n2 = table.shift_A_n2 + move_n2.numpy() * table.pixel_A_n[:, None]
         return dataclasses.replace(dataset, particles=table.with_poses(rotation_n33, shift_A_n2))
 
-    def summary(self) -> str:
-        """How far the poses have moved."""
-        turn_n, move_n = (rows.weight.detach().norm(dim=1).cpu().numpy() for rows in (self.turn, self.move))
+    def summary(self, row_n: np.ndarray) -> str:
+        tables = [rows.weight.detach().cpu()[row_n] for rows in (self.turn, self.move)]
+        turn_n, move_n = (table.norm(dim=1).numpy() for table in tables)
         far = (turn_n > 2 * TURN_PRIOR) | (move_n > 2 * MOVE_PRIOR)
         return (
-            f"poses refined: turned by {np.degrees(turn_n.mean()):.2f}° and moved by {move_n.mean():.2f} pixels in the"
-            f" mean; {far.sum():,} images by more than {np.degrees(2 * TURN_PRIOR):.0f}° or {2 * MOVE_PRIOR:.0f} pixels"
+            f"Poses refined: turned by {np.degrees(turn_n.mean()):.2f}° and moved by {move_n.mean():.2f} pixels in the"
+            f" mean of {len(row_n):,} images, {far.sum():,} of them by more than {np.degrees(2 * TURN_PRIOR):.0f}° or"
+            f" {2 * MOVE_PRIOR:.0f} pixels; held-out images keep theirs"
         )
 
 

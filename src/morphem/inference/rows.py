@@ -37,7 +37,7 @@ class RowAdam(torch.optim.Optimizer):
         for group in groups:
             (table_nc,) = group["params"]
             moments = {name: torch.zeros_like(table_nc, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
-            self.state[table_nc] = moments | {"step": table_nc.new_zeros(len(table_nc), requires_grad=False)}
+            self.state[table_nc] = moments | {"steps_taken": table_nc.new_zeros(len(table_nc), requires_grad=False)}
 
     @torch.no_grad()
     def step(self, keep: torch.Tensor | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -51,12 +51,12 @@ class RowAdam(torch.optim.Optimizer):
         assert table_nc.grad is not None
         gradient, state, (b1, b2) = table_nc.grad.coalesce(), self.state[table_nc], group["betas"]
         row_r, value_rc = gradient.indices()[0], gradient.values()
-        step_r = state["step"][row_r] + 1
+        step_r = state["steps_taken"][row_r] + 1
         first_rc = torch.lerp(value_rc, state["exp_avg"][row_r], b1)
         second_rc = torch.lerp(value_rc**2, state["exp_avg_sq"][row_r], b2)
         slope_rc = first_rc / (1 - b1**step_r)[:, None]
         size_rc = (second_rc / (1 - b2**step_r)[:, None]).sqrt() + group["eps"]
-        new = {"step": step_r, "exp_avg": first_rc, "exp_avg_sq": second_rc}
+        new = {"steps_taken": step_r, "exp_avg": first_rc, "exp_avg_sq": second_rc}
         for old, value in [(table_nc, table_nc[row_r] - group["lr"] * slope_rc / size_rc)] + [
             (state[name], value) for name, value in new.items()
         ]:

@@ -57,8 +57,8 @@ class NetworkSettings:
         if value is not None and (wrong(value) or value != value):
             raise InputError(f"--{name.replace('_', '-')} {value}: expected {expected}")
 
-    def check(self, box: int) -> None:
-        """Errors: InputError for what images of this box cannot give."""
+    def check(self, images: int, box: int) -> None:
+        """Errors: InputError for what so many images of this box cannot give."""
         map_box = getattr(self, "map_box", None)
         if map_box is not None and map_box > box:
             raise InputError(f"--map-box {map_box}: the images have {box} pixels; give as many or fewer")
@@ -69,8 +69,8 @@ class NetworkSettings:
 
     def radius_at(self, epoch: int, largest: float) -> float:
         """Of the samples that count in an epoch (from 1)."""
-        share = min(1.0, (epoch - 1) / self.march_epochs) if self.march_epochs else 1.0
-        return max(min(largest, 8.0), math.floor(largest * (0.5 + 0.5 * share)))
+        share = 0.5 + 0.5 * (epoch - 1) / max(self.march_epochs, 1)
+        return largest if epoch > self.march_epochs else max(min(largest, 8.0), float(math.floor(largest * share)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,18 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import psutil
 import torch
 
 from morphem.data.dataset import Dataset
 from morphem.errors import InputError, RunError
-from morphem.inference import heldout
+from morphem.inference import heldout, history
 from morphem.inference.checkpoints import Checkpoint, Checkpoints
 from morphem.inference.clusters import cluster, write_centres
 from morphem.inference.esteps import EStep
 from morphem.inference.gradient import DivergedError, Gradient, SweepLoss
-from morphem.inference.latents import Encoder
-from morphem.inference.poses import PoseTable
 from morphem.inference.settings import LatentSettings, NetworkSettings
 from morphem.inference.sweep import sweep
 from morphem.models.image_model import ImageModel
@@ -29,8 +26,6 @@ from morphem.run import Run, Stop
 
 MAPS = 20
 """So many maps are written every few epochs."""
-ACTIVE = 0.01
-"""A dimension of z is used where the variance of its mean over the images is larger."""
 
 
 def train(
@@ -56,8 +51,8 @@ def train(
             except DivergedError as error:
                 training.go_back(error)
     heldout.judge(run, part)
-    if isinstance(estep, PoseTable):
-        run.log(estep.summary().capitalize())
+    if summary := estep.summary(training.trained_n):
+        run.log(summary)
     volume.eval()
     estep.eval()
     return training.dataset
@@ -97,8 +92,8 @@ class Training:
         """Start, or go on from the last checkpoint. Errors: InputError where another precision is asked for."""
         found = self.checkpoints.latest() if self.run.resume else None
         self.precision = _precision(found, self.run, self.settings, self.dataset.device)
-        for module in (self.volume, *self.estep.modules()):
-            module.dtype = getattr(torch, self.precision)
+        self.volume.dtype = getattr(torch, self.precision)
+        self.estep.compute_in(self.volume.dtype)
         done = ""
         if found:
             self._restore(found)
@@ -122,7 +117,7 @@ class Training:
         name = f"Epoch {epoch} of {self.settings.epochs}"
 
         def after(batch: int) -> None:
-            self.batch = batch
+            self._arrive(batch)
             self._tell(start, batch - done)
             if stop.asked or time.monotonic() - self.saved > 60 * self.settings.checkpoint_minutes:
                 self._save()
@@ -132,60 +127,55 @@ class Training:
         size, parts = self.settings.batch_size, (self.estep, mstep, self.volume, mstep.model)
         sweep(self.dataset, order, size, *parts, name, done, after)
         assert mstep.last is not None
-        self._finish(epoch, mstep.last, time.monotonic() - start, len(order) - done * size)
+        rate = max(0, len(order) - done * size) / (time.monotonic() - start)
+        self._finish(epoch, mstep.last, rate, time.monotonic() - start)
+
+    def _arrive(self, batch: int) -> None:
+        """So many batches of this epoch are done."""
+        self.batch = batch
+        self.estep.arrive(self.epoch + batch / self.batches)
 
     def _begin(self, epoch: int) -> None:
         """Resolution and parts of an epoch. In the middle of one the sums so far are taken up again."""
         for module in (self.volume, self.estep):
             module.train()
-        if isinstance(self.estep, PoseTable):
-            self.estep.active = epoch > 1
         if self.batch == 0:
             self.mstep.begin(self.settings.radius_at(epoch, self.dataset.lattice.radius), self.batches)
 
-    def _finish(self, epoch: int, last: SweepLoss, seconds: float, images: int) -> None:
+    def _finish(self, epoch: int, last: SweepLoss, rate: float, seconds: float) -> None:
         """History, maps, noise, checkpoint."""
-        self.epoch, self.batch = epoch, 0
-        shells = last.power_gs.shape[1]
-        residual_gs = self.dataset.noise_gs[:, :shells] * last.power_gs
-        loss = _mean_over_samples(residual_gs / self.first_noise_gs[:, :shells], self.dataset, self.mstep.radius)
-        held_out = heldout.loss(self.dataset.with_noise(self.first_noise_gs), self.held_n, self.estep, self.volume)
-        self.run.record(
-            **({"part": self.part} if self.part else {}),
-            epoch=epoch,
-            radius=self.mstep.radius,
-            loss=round(loss, 6),
-            penalty=round(last.penalty, 6),
-            **held_out,
-            **self._latent_record(),
-            skipped=last.skipped,
-            images_per_s=round(images / seconds, 1),
-            memory_GB=round(_memory_GB(), 2),
-            seconds=round(seconds, 2),
-        )
-        left = seconds / max(images, 1) * len(self.trained_n) * (self.settings.epochs - epoch)
-        rate = f"{images / seconds:,.0f} images/s, {_memory_GB():.1f} GB, {_duration(left)} left"
-        self.run.log(f"Epoch {epoch} of {self.settings.epochs}: loss {loss:.4f}, penalty {last.penalty:.3f}, {rate}")
+        self.epoch = epoch
+        self._arrive(0)
+        noise_gs, shells = self.dataset.noise_gs.clone(), last.power_gs.shape[1]
+        residual_gs = noise_gs[:, :shells] * last.power_gs
+        loss = history.mean(residual_gs / self.first_noise_gs[:, :shells], self.dataset, self.mstep.radius)
+        self._record(loss, last, rate, seconds)
         self._write_maps()
-        noise_gs = self.dataset.noise_gs.clone()
         noise_gs[:, :shells] = torch.minimum(noise_gs[:, :shells], residual_gs)
         self.dataset = self.dataset.with_noise(noise_gs)
         self._save()
 
-    def _latent_record(self) -> dict[str, object]:
-        """KL per dimension, how many dimensions are used, β; a notice where none is after two epochs."""
-        if not self.volume.latent_dim:
-            return {}
-        mean_nq, variance_nq = (value_nq[self.trained_n] for value_nq in (self.mstep.mean_nq, self.mstep.variance_nq))
-        active = int((mean_nq.var(0) > ACTIVE).sum())
-        if active == 0 and self.epoch == 2:
+    def _record(self, loss: float, last: SweepLoss, rate: float, seconds: float) -> None:
+        """A line of history, one on the terminal, a notice where the latent is of no use."""
+        self.run.record(
+            **({"part": self.part} if self.part else {}),
+            epoch=self.epoch,
+            radius=self.mstep.radius,
+            loss=round(loss, 6),
+            penalty=round(last.penalty, 6),
+            **heldout.loss(self.dataset.with_noise(self.first_noise_gs), self.held_n, self.estep, self.volume),
+            **history.of_latents(self.mstep, self.trained_n),
+            skipped=last.skipped,
+            images_per_s=round(rate, 1),
+            memory_GB=round(history.memory_GB(), 2),
+            seconds=round(seconds, 2),
+        )
+        left = len(self.trained_n) * (self.settings.epochs - self.epoch) / max(rate, 1e-9)
+        speed = f"{rate:,.0f} images/s, {history.memory_GB():.1f} GB, {history.duration(left)} left"
+        name = f"Epoch {self.epoch} of {self.settings.epochs}"
+        self.run.log(f"{name}: loss {loss:.4f}, penalty {last.penalty:.3f}, {speed}")
+        if self.epoch == 2 and history.unused(self.mstep, self.trained_n):
             self.run.notice("no dimension of z is used after two epochs; lower --beta, or let it rise more slowly")
-        estep = self.estep.estep if isinstance(self.estep, PoseTable) else self.estep
-        if not isinstance(estep, Encoder):
-            return {"active": active}
-        kl_q = 0.5 * (mean_nq**2 + variance_nq - 1 - variance_nq.log()).mean(0)
-        beta = estep.schedule.weight(int(estep.seen))
-        return {"active": active, "kl": [round(value, 4) for value in kl_q.tolist()], "beta": round(beta, 6)}
 
     def _write_maps(self) -> None:
         """Maps at the centres of clusters, every few epochs and after the last."""
@@ -194,14 +184,15 @@ class Training:
             return
         if self.epoch % settings.map_every and self.epoch != settings.epochs:
             return
-        z_nq = self.mstep.mean_nq[self.trained_n].numpy()
+        z_nq = self.mstep.mean_nq.cpu().numpy()[self.trained_n]
         count = min(MAPS, len(np.unique(z_nq, axis=0)))
         former_kq = self.mean_kq.numpy() if len(self.mean_kq) == count else None
         found = cluster(z_nq, count, self.run.seed, former_kq)
-        self.mean_kq = torch.from_numpy(found.mean_kq.astype(np.float32))
+        if self.epoch % settings.map_every == 0:  # what the last epoch writes beside must not matter to a longer run
+            self.mean_kq = torch.from_numpy(found.mean_kq.astype(np.float32))
         self.volume.eval()
         folder = self.run.folder / "maps" / f"epoch-{self.epoch:03d}"
-        write_centres(folder, self.volume, z_nq, found, self.dataset.pixel_A, settings.map_box)
+        write_centres(folder, self.volume, z_nq, found, self.trained_n, self.dataset.pixel_A, settings.map_box)
 
     def _tell(self, start: float, batches: int) -> None:
         """Once, within the first minute: speed, memory, time left."""
@@ -211,8 +202,8 @@ class Training:
         self.told = None
         rate = batches / seconds
         left = (self.batches * (self.settings.epochs - self.epoch) - self.batch) / rate
-        speed = f"{rate * self.settings.batch_size:,.0f} images/s, {_memory_GB():.1f} GB of memory"
-        self.run.log(f"{speed}, about {_duration(left)} left")
+        speed = f"{rate * self.settings.batch_size:,.0f} images/s, {history.memory_GB():.1f} GB of memory"
+        self.run.log(f"{speed}, about {history.duration(left)} left")
 
     def _save(self) -> None:
         self.saved = time.monotonic()
@@ -227,7 +218,8 @@ class Training:
         for name, value in found.state.items():
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = value
-        self.epoch, self.batch = found.epoch, found.batch
+        self.epoch = found.epoch
+        self._arrive(found.batch)
         self.volume.load_state_dict(parts["volume"])
         self.estep.load_state_dict(parts["estep"])
         self.dataset = self.dataset.with_noise(parts["noise_gs"][""])
@@ -248,10 +240,11 @@ class Training:
         self.run.notice(f"{where}: {error}; going on after epoch {self.epoch} with half the step")
 
     def _halve(self, times: int) -> None:
-        """The step as it was set, or half of it."""
+        """The steps as they were set, or half of them."""
         self.halved = times
-        for group in self.mstep.optimizer.param_groups:
-            group["lr"] = self.settings.step / 2**times
+        for optimizer in self.mstep.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("whole", group["lr"]) / 2**times
 
 
 def _precision(found: Checkpoint | None, run: Run, settings: NetworkSettings, device: str) -> str:
@@ -264,25 +257,3 @@ def _precision(found: Checkpoint | None, run: Run, settings: NetworkSettings, de
     if asked == "auto":
         return "bfloat16" if bfloat16_pays(8192, settings.width, device) else "float32"
     return asked
-
-
-def _mean_over_samples(value_gs: torch.Tensor, dataset: Dataset, radius: float) -> float:
-    """The mean of a quantity per group and shell over all samples within `radius` of all images."""
-    images_g = torch.bincount(torch.as_tensor(dataset.particles.optics_n), minlength=len(value_gs))
-    shell_k = dataset.lattice.within(radius).shell_k
-    weight_gs = images_g[:, None] * torch.bincount(torch.as_tensor(shell_k), minlength=value_gs.shape[1])
-    return float((value_gs * weight_gs).sum() / weight_gs.sum())
-
-
-def _memory_GB() -> float:
-    """What this process holds, and what a GPU holds for it."""
-    on_gpu = torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0
-    return (psutil.Process().memory_info().rss + on_gpu) / 1e9
-
-
-def _duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    unit, length = next(
-        (u, n) for u, n, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 1e99)) if seconds < most
-    )
-    return f"{seconds / length:.0f} {unit}"

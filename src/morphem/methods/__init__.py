@@ -28,16 +28,28 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(METHODS[name])
 
 
+def check(dataset: "Dataset", config: Any) -> None:
+    """Refuse before anything is written what these images, these files and this machine cannot give.
+
+    Errors: InputError.
+    """
+    from morphem.inference.memory import refuse_what_does_not_fit
+    from morphem.inference.settings import NetworkSettings
+    from morphem.physics import masks
+
+    if config.mask:
+        masks.read(config.mask, dataset.box, dataset.pixel_A)
+    if isinstance(config, NetworkSettings):
+        config.check(len(dataset), dataset.box)
+        refuse_what_does_not_fit(dataset, config)
+
+
 def fit(name: str, dataset: "Dataset", config: Any, run: "Run") -> "Ensemble":
     """Fit a method into a run's folder."""
     from morphem.data.contrast import contrast_warning
     from morphem.ensemble import begin
-    from morphem.inference.memory import refuse_what_does_not_fit
-    from morphem.inference.settings import NetworkSettings
 
-    if isinstance(config, NetworkSettings):
-        config.check(dataset.box)
-        refuse_what_does_not_fit(dataset, config)
+    check(dataset, config)
     begin(run, dataset, name, config)
     inverted = contrast_warning(dataset.images)
     for notice in (*dataset.particles.notices, *dataset.images.notices, *([inverted] if inverted else [])):

@@ -14,6 +14,7 @@ from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
 from morphem.inference.consensus import start
+from morphem.inference.gradient import TILE
 from morphem.inference.latents import Table
 from morphem.inference.poses import with_refinement
 from morphem.inference.settings import LatentSettings
@@ -41,20 +42,29 @@ class Config(LatentSettings):
     init: Path | None = None
     """z to start from (.npy, .pkl or .parquet, a row an image); N(0, 0.1²) by default."""
 
+    def check(self, images: int, box: int) -> None:
+        super().check(images, box)
+        self.first_z(images)
+
+    def first_z(self, images: int) -> torch.Tensor:
+        """z of every image before training. Errors: InputError where `init` is not made of such rows."""
+        if self.init is None:
+            return 0.1 * torch.randn(images, self.latent_dim)
+        z_nq = latents.read(self.init, images)
+        if z_nq.shape[1] != self.latent_dim:
+            raise InputError(f"{self.init}: {z_nq.shape[1]} numbers a row, but --latent-dim {self.latent_dim}")
+        return torch.from_numpy(z_nq)
+
 
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     """Consensus for the noise and the amplitude of every shell, then table and decoder together."""
-    z_nq = latents.read(config.init, len(dataset)) if config.init else None
-    if z_nq is not None and z_nq.shape[1] != config.latent_dim:
-        raise InputError(f"{config.init}: {z_nq.shape[1]} numbers a row, but --latent-dim {config.latent_dim}")
     dataset, consensus = start(dataset, run, config.mask)
     torch.manual_seed(run.seed)
     volume = consensus.network(dataset, config, config.latent_dim, config.from_consensus, config.conditioning)
-    start_nq = 0.1 * torch.randn(len(dataset), config.latent_dim) if z_nq is None else torch.from_numpy(z_nq)
-    table = Table(start_nq, config.beta, config.latent_rate)
+    table = Table(config.first_z(len(dataset)), config.beta, config.latent_rate)
     estep = with_refinement(table, config.refine_poses, len(dataset)).to(dataset.device)
     dataset = train(dataset, estep, volume, config, run)
-    for observed in dataset.batches(16):
+    for observed in estep.refined(dataset).batches(max(1, TILE // len(dataset.lattice))):
         table.measure(observed, volume, ImageModel())
     z_nq, covariance_nqq = infer(dataset, estep, volume, ImageModel())
     return save(run, estep.refined(dataset), REFERENCES, volume.cpu(), z_nq, covariance_nqq)

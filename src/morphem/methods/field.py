@@ -50,7 +50,8 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
 def _fit(
     dataset: Dataset, consensus: Consensus, config: Config, run: Run, rows_n: np.ndarray | None, part: str
 ) -> tuple[FieldVolume, EStep, Dataset]:
-    torch.manual_seed(run.seed)
+    """One network, from a start of its own: what two half-sets share must come from the images."""
+    torch.manual_seed(int(np.random.SeedSequence([run.seed, *part.encode()]).generate_state(1)[0]))
     volume = consensus.network(dataset, config)
     estep = with_refinement(Known(), config.refine_poses, len(dataset)).to(dataset.device)
     return volume, estep, train(dataset, estep, volume, config, run, rows_n, part)

@@ -4,6 +4,7 @@ Assumes poses that are known, or nearly. Minimises Σ_k |X̃ − X̂(z)|² + β�
 et al., Nat. Methods 18, 176 (2021)); 2β is the KL's weight there.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,13 +62,24 @@ class Config(LatentSettings):
         if (self.beta_schedule == "capacity") != (self.capacity > 0):
             found = f"--beta-schedule {self.beta_schedule} --capacity {self.capacity:g}"
             raise InputError(f"{found}: expected both a schedule `capacity` and a positive number of nats, or neither")
-        if self.beta_start and self.beta_schedule not in ("linear", "cyclic"):
-            raise InputError(f"--beta-start: means nothing with --beta-schedule {self.beta_schedule}; leave it out")
+        self._check_rise()
 
-    def schedule(self, images: int) -> BetaSchedule:
-        """In images instead of epochs."""
-        rise = self.beta_epochs[0] * images, self.beta_epochs[1] * images
-        return BetaSchedule(self.beta_schedule, self.beta, self.beta_start, rise, self.capacity)
+    def _check_rise(self) -> None:
+        """Errors: InputError where the rise of β is disordered, or given and has no meaning."""
+        first, last = self.beta_epochs
+        if not 0 <= first <= last < math.inf:
+            raise InputError(f"--beta-epochs {first:g} {last:g}: expected two epochs in order, from 0")
+        if not 0 <= self.beta_start < math.inf:
+            raise InputError(f"--beta-start {self.beta_start:g}: expected 0 or more")
+        default = Config.__dataclass_fields__["beta_epochs"].default
+        given = {"--beta-start": self.beta_start != 0, "--beta-epochs": self.beta_epochs != default}
+        meant = {"constant": (), "capacity": ("--beta-epochs",)}.get(self.beta_schedule, tuple(given))
+        for name in [name for name, is_given in given.items() if is_given and name not in meant]:
+            raise InputError(f"{name}: means nothing with --beta-schedule {self.beta_schedule}; leave it out")
+
+    @property
+    def schedule(self) -> BetaSchedule:
+        return BetaSchedule(self.beta_schedule, self.beta, self.beta_start, self.beta_epochs, self.capacity)
 
 
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
@@ -76,7 +88,7 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     torch.manual_seed(run.seed)
     volume = consensus.network(dataset, config, config.latent_dim, config.from_consensus, config.conditioning)
     shape = config.latent_dim, config.width, config.layers
-    encoder = Encoder(_view(dataset, config, volume), *shape, config.schedule(len(dataset)), config.posterior == "full")
+    encoder = Encoder(_view(dataset, config, volume), *shape, config.schedule, config.posterior == "full")
     estep = with_refinement(encoder, config.refine_poses, len(dataset)).to(dataset.device)
     dataset = train(dataset, estep, volume, config, run)
     z_nq, covariance_nqq = infer(dataset, estep, volume, ImageModel())

@@ -33,7 +33,7 @@ class ResidualTrunk(nn.Module):
                 scale_bh, shift_bh = (value_lbh[number].to(x_mh.dtype) for value_lbh in film)
                 x_mh = x_mh * scale_bh[:, None] + shift_bh[:, None]
             x_mh = x_mh.relu_()
-        return linear(x_mh, self.head.weight.to(x_mh.dtype), self.head.bias.to(x_mh.dtype)).float()
+        return self.head(x_mh.float())
 
 
 class Film(nn.Module):
