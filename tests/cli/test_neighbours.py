@@ -63,7 +63,7 @@ WRONG = {
     ),
     "fit vae {table} -o {out} --ntilts 10": ("--ntilts: tilt series are not fitted",),
     "fit vae {table} -o {out} --load weights.5.pkl": ("--load weights.5.pkl: ", "give --resume"),
-    "fit vae {table} -o {out} --encode-mode conv": ("--encode-mode conv: --encoder chooses",),
+    "fit vae {table} -o {out} --encode-mode conv": ("--encode-mode conv: residual layers, or --encoder conv",),
     "fit vae {table} -o {out} --wd 0.1": ("--wd 0.1: there is no weight decay; leave it out",),
     "fit vae {table} -o {out} --norm 0 1": ("--norm: images are whitened",),
     "fit vae {table} -o {out} --multigpu": ("--multigpu: one process uses one device",),

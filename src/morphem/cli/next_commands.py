@@ -1,7 +1,10 @@
 """What to type, or which job to start, in the program that a table of particles was written for."""
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
+
+from morphem.data.dataset import Source
 
 MASKED = 0.8
 """RELION's circular mask, as a part of the box."""
@@ -15,22 +18,57 @@ def next_commands(
     start: Path | None = None,
     reference: Path | None = None,
     ctf: bool = True,
+    poses: bool = True,
 ) -> str:
     """The next commands for a .star, a .cs or a folder of cryoDRGN's files, whose image names begin in `start`.
 
-    `reference` is a map of these particles, in their pixel size; RELION makes one where there is none.
+    `reference` is a map of these particles, in their pixel size; RELION makes one where there is none. Without poses
+    what follows is 2D classification.
     """
     if table.is_dir():
         return _cryodrgn(table, start)
     if table.suffix == ".cs":
-        return _cryosparc_result_group(table)
-    return _relion(table, pixel_A, box, start, reference, ctf) + "\n" + _cryosparc_stack(table, start)
+        return _cryosparc_result_group(table) if table.with_suffix(".csg").exists() else _as_star(table)
+    relion = (
+        _relion(table, pixel_A, box, start, reference, ctf) if poses else _relion_2d(table, pixel_A, box, start, ctf)
+    )
+    return relion + "\n" + _cryosparc_stack(table, start)
+
+
+def fit_command(source: Source) -> str:
+    """The fit of a source, with every option that it was given."""
+    words = ["morphem", "fit", "vae", str(source.particles)]
+    for option in fields(source)[1:]:
+        value = getattr(source, option.name)
+        if value not in (None, False):
+            words += [f"--{option.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return _shown("Next in morphem:", [shlex.join([*words, "-o", "RUN"])])
+
+
+def _as_star(table: Path) -> str:
+    line = shlex.join(["morphem", "export", str(table), "-o", str(table.with_suffix(".star"))])
+    return _shown("Next in RELION or cryoSPARC: make a .star, which both import; this prints how:", [line])
+
+
+def _relion_2d(table: Path, pixel_A: float, box: int, start: Path | None, ctf: bool) -> str:
+    folder, where = f"Class2D/{shlex.quote(table.stem)}", _where(start)
+    lines = [
+        f"mkdir -p {folder}",
+        f"relion_refine --i {_quoted(table)} --o {folder}/run --K 50 --iter 25{' --ctf' if ctf else ''} \\",
+        f"  --particle_diameter {MASKED * box * pixel_A:.0f} --flatten_solvent --zero_mask --norm --scale \\",
+        "  --pad 2 --j 2",
+    ]
+    return _shown(f"Next in RELION, {where}:", lines)
+
+
+def _where(start: Path | None) -> str:
+    return "in the folder that the image names start from" if start is None else f"in {_quoted(start)}"
 
 
 def _relion(table: Path, pixel_A: float, box: int, start: Path | None, reference: Path | None, ctf: bool) -> str:
     """Half-sets, as auto-refinement has them, need three processes: one leads, one each works on a half."""
     folder, star = f"Refine3D/{shlex.quote(table.stem)}", _quoted(table)
-    where = "in the folder that the image names start from" if start is None else f"in {_quoted(start)}"
+    where = _where(start)
     lines = [f"mkdir -p {folder}"]
     with_ctf = " --ctf" if ctf else ""
     if reference is None:

@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from cyclopts import Parameter
 
 from morphem.cli.fit import IMAGES
-from morphem.cli.next_commands import next_commands
+from morphem.cli.next_commands import fit_command, next_commands
 from morphem.data.dataset import Source
 from morphem.data.export import Extras, kind_of, of_table, start_of_names, write
 from morphem.data.particles import Particles
@@ -49,7 +50,7 @@ def inspect(
         raise InputError(f"{source.particles}: {errors}, a fit would refuse this; see to what is listed")
     if not as_json:
         print()
-        _print_next(source.particles, source.open(), source.datadir)
+        _print_next(source, source.open(), source.datadir)
 
 
 def downsample(
@@ -100,17 +101,20 @@ def downsample(
         downsampling.downsample(large, box, output, overwrite, bar.advance)
     pixel_A = float(large.pixel_A_n[0]) * large.box / box
     print(f"Finished: {output} ({len(large):,} images of {box} pixels, {pixel_A:.5g} Å each)")
-    if large.has_poses:
-        _print_next(output, replace(large, box=box, pixel_A_n=large.pixel_A_n * large.box / box), Path())
+    small = replace(large, box=box, pixel_A_n=large.pixel_A_n * large.box / box)
+    _print_next(Source(output, no_ctf=large.ctf is None), small, Path())
 
 
-def _print_next(table: Path, particles: Particles, start: Path | None) -> None:
-    """What may follow with a table as it is: in RELION and cryoSPARC where it is a .star, and here."""
-    if table.suffix == ".star":
+def _print_next(source: Source, particles: Particles, start: Path | None) -> None:
+    """What may follow with a table as it is: in RELION and cryoSPARC, and here where it has poses."""
+    table, has_poses = source.particles, particles.has_poses
+    if table.suffix in (".star", ".cs"):
         start = start or start_of_names(open_table(table, None), None)
-        pixel_A = float(particles.pixel_A_n[0])
-        print(next_commands(table, pixel_A, particles.box, start=start, ctf=particles.ctf is not None))
-    print(f"Next in morphem:\n  morphem fit vae {table}{'' if particles.ctf else ' --no-ctf'} -o RUN")
+        pixel_A = float(np.median(particles.pixel_A_n))
+        has_ctf = particles.ctf is not None
+        print(next_commands(table, pixel_A, particles.box, start=start, ctf=has_ctf, poses=has_poses))
+    if has_poses:
+        print(fit_command(source))
 
 
 def export(

@@ -100,6 +100,9 @@ def reporting(words: list[str]) -> Iterator[None]:
     except KeyboardInterrupt:
         status = "ABORTED"
         raise
+    else:
+        _list_outputs(folder)
+        status = "SUCCESS"
     finally:
         if folder.is_dir():
             (folder / f"{EXIT}{status}").touch()
