@@ -418,7 +418,7 @@ def test_poses_are_refined_back(tiny, tiny_set):
         shift_b2=clean.shift_b2 + torch.randn(60, 2, generator=rng),
     )
     optimizer = RowAdam([estep.turn, estep.move])
-    for _ in range(300):
+    for _ in range(200):
         found = estep(wrong, volume, MODEL)
         residual = MODEL.residual(volume, wrong, found.rotation_bh33, found.shift_bh2, found.z_bhq)
         (residual.abs() ** 2).sum().add(found.penalty_b.sum()).backward()

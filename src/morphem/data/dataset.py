@@ -40,7 +40,7 @@ class Source:
     passthrough: Path | None = None
     """The passthrough .cs that goes with a .cs."""
     ind: Path | None = None
-    """A .pkl or .npy of row numbers (from 0) to keep."""
+    """A .pkl, .npy or .txt of row numbers (from 0) to keep."""
     no_ctf: Annotated[bool, Parameter(negative="")] = False
     """The images have no CTF: it is taken as 1, nothing is inverted."""
     contrast: Literal["white", "dark"] | None = None

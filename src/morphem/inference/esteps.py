@@ -99,7 +99,7 @@ class EStep(nn.Module, abc.ABC):
             if isinstance(part, EStep):
                 part.dtype = dtype
 
-    def locate(self, observed: Observed, volume: Volume, model: ImageModel) -> None:
+    def locate(self, observed: Observed, volume: Volume, model: ImageModel, steps: int = 30) -> None:
         """Find, with the volume held, what training keeps of each image, for images that it has not been through."""
 
     def summary(self, row_n: np.ndarray) -> str:

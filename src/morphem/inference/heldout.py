@@ -14,6 +14,8 @@ from morphem.models.volume import Volume
 from morphem.run import Run
 
 MOST = 1000
+STEPS = 10
+"""In which a table finds z of an image anew after each epoch, from where it was."""
 
 
 def split(rows_n: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +41,7 @@ def loss(dataset: Dataset, held_n: np.ndarray, estep: EStep, volume: Volume) -> 
 
 def _loss(observed: Observed, estep: EStep, volume: Volume) -> np.ndarray:
     model = ImageModel()
-    estep.locate(observed, volume, model)
+    estep.locate(observed, volume, model, STEPS)
     with torch.no_grad():
         found = estep(observed, volume, model)
         misfit_b = -model.log_likelihood(volume, observed, found.rotation_bh33, found.shift_bh2, found.z_bhq)[:, 0]

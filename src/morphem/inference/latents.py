@@ -59,8 +59,6 @@ class Encoder(EStep):
 class Table(EStep):
     """z of every image in a table; penalty β·½|z|². In training z is a point; `measure` then gives its covariance."""
 
-    STEPS = 30
-    """In which `locate` finds z."""
     factor_nqq: torch.Tensor
 
     def __init__(self, start_nq: torch.Tensor, beta: float, learning_rate: float):
@@ -76,9 +74,9 @@ class Table(EStep):
         factor_bqq = self.factor_nqq[index_b] if len(self.factor_nqq) else None
         return Hypotheses.at_given_poses(observed, z_bq, factor_bqq, 0.5 * self.beta * (z_bq**2).sum(1))
 
-    def locate(self, observed: Observed, volume: Volume, model: ImageModel) -> None:
+    def locate(self, observed: Observed, volume: Volume, model: ImageModel, steps: int = 30) -> None:
         optimizer = RowAdam([self.rows])
-        for _ in range(self.STEPS):
+        for _ in range(steps):
             found = self(observed, volume, model)
             poses = found.rotation_bh33, found.shift_bh2
             misfit = found.penalty_b.sum() - model.log_likelihood(volume, observed, *poses, found.z_bhq).sum()

@@ -64,9 +64,9 @@ class PoseTable(EStep):
             rotation_b33 = turned(observed.rotation_b33, turn_b3)
             return dataclasses.replace(observed, rotation_b33=rotation_b33, shift_b2=observed.shift_b2 + move_b2)
 
-    def locate(self, observed: Observed, volume: Volume, model: ImageModel) -> None:
+    def locate(self, observed: Observed, volume: Volume, model: ImageModel, steps: int = 30) -> None:
         """What the wrapped E-step looks for; the poses stay."""
-        self.estep.locate(self._moved(observed), volume, model)
+        self.estep.locate(self._moved(observed), volume, model, steps)
 
     def refined(self, dataset: Dataset) -> Dataset:
         table = dataset.particles

@@ -13,7 +13,7 @@ from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
 from morphem.inference.consensus import reconstruct
-from morphem.physics.rotations import point_group
+from morphem.physics.rotations import point_group, refuse_other_groups
 from morphem.run import Run
 
 REFERENCES = {
@@ -41,7 +41,7 @@ class Config:
     """Point group of the map about z: C1, C2, …, D2, … or O. The images are used once for every element of it."""
 
     def __post_init__(self) -> None:
-        point_group(self.symmetry)
+        refuse_other_groups(self.symmetry)
         if self.padding not in (1, 2, 3, 4):
             raise InputError(f"--padding {self.padding}: expected 1 to 4")
 

@@ -39,8 +39,16 @@ class Lattice:
         return int(np.searchsorted(self._k2_k, radius**2, side="right"))
 
     def within(self, radius: float) -> "Lattice":
-        """The lattice cut at a smaller radius, a prefix of this one."""
-        return Lattice(self.box, min(radius, self.radius), self.k_k2[: self.prefix(radius)])
+        """The lattice cut at a smaller radius, a prefix of this one; made once."""
+        if radius >= self.radius:
+            return self
+        if radius not in self._prefixes:
+            self._prefixes[radius] = Lattice(self.box, radius, self.k_k2[: self.prefix(radius)])
+        return self._prefixes[radius]
+
+    @cached_property
+    def _prefixes(self) -> dict[float, "Lattice"]:
+        return {}
 
     @cached_property
     def _k2_k(self) -> np.ndarray:

@@ -50,11 +50,15 @@ def point_group(name: str) -> np.ndarray:
 
     Errors: InputError for any other name.
     """
-    found = re.fullmatch(r"[CD]([1-9]\d?)|O", name.upper())
-    if not found or name.upper() == "D1":
-        raise InputError(f"--symmetry {name}: expected C1, C2, …, D2, D3, … or O; expand the particles for others")
+    refuse_other_groups(name)
     group = Rotation.create_group(name.upper(), axis="Z").as_matrix()
     return group[np.argsort(-np.trace(group, axis1=1, axis2=2), kind="stable")]
+
+
+def refuse_other_groups(name: str) -> None:
+    """Errors: InputError where `point_group` knows no such name."""
+    if not re.fullmatch(r"C[1-9]\d?|D([2-9]|[1-9]\d)|O", name.upper()):
+        raise InputError(f"--symmetry {name}: expected C1, C2, …, D2, D3, … or O; expand the particles for others")
 
 
 def distance_rad(a_n33: np.ndarray, b_n33: np.ndarray) -> np.ndarray:
