@@ -357,6 +357,7 @@ def test_34_maps_are_zero_outside_a_mask(tiny, tmp_path, name):
         (ball(24, 8), "24 × 24 × 24 voxels"),
         (5 * ball(32, 8), "values from 0 to 5"),
         (0 * ball(32, 8), "values from 0 to 0"),
+        (0.1 * ball(32, 8), "values from 0 to 0.1"),
     ],
 )
 def test_34_another_mask_is_refused(tiny, tmp_path, mask, sentence):
@@ -385,10 +386,12 @@ def test_49_a_run_stopped_in_the_middle_of_an_epoch_goes_on_exactly(tiny, tmp_pa
             signal.raise_signal(signal.SIGINT)
         update(self, observed, hypotheses)
 
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     with monkeypatch.context() as patch:
         patch.setattr(Gradient, "update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fitted(name, tiny, tmp_path / "run", **changes)
+    signal.signal(signal.SIGINT, former)
     assert len(steps) == 13
     assert list((tmp_path / "run" / "checkpoints").rglob("epoch-*-batch-*.safetensors"))
     fitted(name, tiny, tmp_path / "run", resume=True, **changes)

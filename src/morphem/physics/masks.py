@@ -15,7 +15,7 @@ def read(path: Path, box: int, pixel_A: float) -> np.ndarray:
     if mask_zyx.shape != (box,) * 3 or (found_A > 0 and abs(found_A / pixel_A - 1) > 0.01):
         side = " × ".join(map(str, mask_zyx.shape))
         raise InputError(f"{path}: {side} voxels of {found_A:g} Å, expected {box}³ of {pixel_A:g} Å; make it anew")
-    if not (mask_zyx.min() >= -1e-3 and 0 < mask_zyx.max() <= 1.001):
+    if not (mask_zyx.min() >= -1e-3 and 0.5 <= mask_zyx.max() <= 1.001):
         raise InputError(f"{path}: values from {mask_zyx.min():g} to {mask_zyx.max():g}, expected a mask of 0 to 1")
     return np.clip(mask_zyx, 0, 1)
 
