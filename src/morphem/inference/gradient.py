@@ -17,9 +17,14 @@ from morphem.models.volume import Volume
 from morphem.physics.noise import ShellPower
 
 TILE = 4096
-"""So many samples, or one image, go through a network at a time."""
+"""So many samples, or one image, go through a network at a time: activations stay in cache."""
 IN_A_ROW = 10
 """So many batches in a row that are not finite end a sweep; so does a hundredth of all of them, if more than one."""
+
+
+def images_at_once(samples: int, tile: int = TILE) -> int:
+    """How many images of so many samples go through a network together."""
+    return max(1, tile // samples)
 
 
 class DivergedError(RunError):
@@ -114,7 +119,7 @@ class Gradient(MStep):
             optimizer.zero_grad(set_to_none=True)
 
     def _rows(self, observed: Observed) -> list[slice]:
-        size = max(1, self.tile // len(observed.lattice))
+        size = images_at_once(len(observed.lattice), self.tile)
         return [slice(start, start + size) for start in range(0, len(observed), size)]
 
     def _tile(self, observed: Observed, leaves: list[torch.Tensor], rows: slice) -> torch.Tensor:

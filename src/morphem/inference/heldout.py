@@ -8,7 +8,7 @@ import torch
 
 from morphem.data.dataset import Dataset, Observed
 from morphem.inference.esteps import EStep
-from morphem.inference.gradient import TILE
+from morphem.inference.gradient import images_at_once
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import Volume
 from morphem.run import Run
@@ -34,7 +34,7 @@ def loss(dataset: Dataset, held_n: np.ndarray, estep: EStep, volume: Volume) -> 
         return {}
     estep.eval()
     volume.eval()
-    batches = dataset.batches(max(1, TILE // len(dataset.lattice)), held_n)
+    batches = dataset.batches(images_at_once(len(dataset.lattice)), held_n)
     loss_n = np.concatenate([_loss(observed, estep, volume) for observed in batches])
     return {"held_out": round(float(loss_n.mean()), 6)}
 

@@ -36,11 +36,6 @@ def of_latents(mstep: Gradient, row_n: np.ndarray) -> dict[str, object]:
     return record
 
 
-def unused(mstep: Gradient, row_n: np.ndarray) -> bool:
-    """Whether there is a latent and no dimension of it is used."""
-    return of_latents(mstep, row_n).get("active") == 0
-
-
 def memory_GB() -> float:
     """What this process holds, and what a GPU holds for it."""
     on_gpu = torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0

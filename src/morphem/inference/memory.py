@@ -10,13 +10,13 @@ import torch
 
 from morphem.data.dataset import Dataset
 from morphem.errors import InputError
+from morphem.inference.gradient import images_at_once
 from morphem.inference.settings import LatentSettings, NetworkSettings
 from morphem.models.nets import Convolutions
 from morphem.physics.cube import half_ball
 
 LIBRARIES = 50e6
 """What products allocate once."""
-TILE = 4096
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def footprint(box: int, samples: int, settings: NetworkSettings) -> Footprint:
     inputs, view_bytes = _view(box, samples, settings)
     film = 2 * layers * width**2 if getattr(settings, "conditioning", "") == "film" else 0
     parameters = features * width + 2 * layers * width**2 + inputs * width + film
-    tile = max(samples, TILE // samples * samples)
+    tile = images_at_once(samples) * samples
     of_points = 2 if settings.refine_poses in ("rotation", "both") else 1
     activations = tile * (12 * features * of_points + 8 * width * (layers + 2))
     return Footprint(LIBRARIES + 16 * parameters + activations, 96 * samples + view_bytes)

@@ -38,7 +38,8 @@ class PoseTable(EStep):
         turn_b3, move_b2 = self._changes(observed)
         rotation_b33 = turned(observed.rotation_b33, turn_b3)
         shift_b2 = observed.shift_b2 + move_b2
-        found = self.estep(self._moved(observed), volume, model)
+        here = dataclasses.replace(observed, rotation_b33=rotation_b33.detach(), shift_b2=shift_b2.detach())
+        found = self.estep(here, volume, model)
         penalty_b = (turn_b3**2).sum(1) / (2 * TURN_PRIOR**2) + (move_b2**2).sum(1) / (2 * MOVE_PRIOR**2)
         return dataclasses.replace(
             found,
@@ -57,16 +58,9 @@ class PoseTable(EStep):
             move_b2 = torch.zeros_like(move_b2)
         return turn_b3, move_b2
 
-    def _moved(self, observed: Observed) -> Observed:
-        """The batch at its refined poses, without gradient."""
-        with torch.no_grad():
-            turn_b3, move_b2 = self._changes(observed)
-            rotation_b33 = turned(observed.rotation_b33, turn_b3)
-            return dataclasses.replace(observed, rotation_b33=rotation_b33, shift_b2=observed.shift_b2 + move_b2)
-
     def locate(self, observed: Observed, volume: Volume, model: ImageModel, steps: int = 30) -> None:
-        """What the wrapped E-step looks for; the poses stay."""
-        self.estep.locate(self._moved(observed), volume, model, steps)
+        """What the wrapped E-step looks for, at the poses given: images that training leaves out keep theirs."""
+        self.estep.locate(observed, volume, model, steps)
 
     def refined(self, dataset: Dataset) -> Dataset:
         table = dataset.particles

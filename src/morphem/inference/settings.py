@@ -37,7 +37,7 @@ class NetworkSettings:
     refine_poses: Literal["none", "shift", "rotation", "both"] = "none"
     """Which part of the poses to refine by gradient, from the second epoch."""
     mask: Path | None = None
-    """Solvent mask (.mrc, 0 to 1): every map is multiplied by it."""
+    """Solvent mask (.mrc, 0 to 1): every map but the raw half-maps is multiplied by it."""
     held_out: float = 0.01
     """Share of the images that is not trained on, to see whether training has converged; at most 1,000 images."""
     checkpoint_minutes: float = 15.0

@@ -157,6 +157,7 @@ class Training:
 
     def _record(self, loss: float, last: SweepLoss, rate: float, seconds: float) -> None:
         """A line of history, one on the terminal, a notice where the latent is of no use."""
+        latents = history.of_latents(self.mstep, self.trained_n)
         self.run.record(
             **({"part": self.part} if self.part else {}),
             epoch=self.epoch,
@@ -164,7 +165,7 @@ class Training:
             loss=round(loss, 6),
             penalty=round(last.penalty, 6),
             **heldout.loss(self.dataset.with_noise(self.first_noise_gs), self.held_n, self.estep, self.volume),
-            **history.of_latents(self.mstep, self.trained_n),
+            **latents,
             skipped=last.skipped,
             images_per_s=round(rate, 1),
             memory_GB=round(history.memory_GB(), 2),
@@ -174,7 +175,7 @@ class Training:
         speed = f"{rate:,.0f} images/s, {history.memory_GB():.1f} GB, {history.duration(left)} left"
         name = f"Epoch {self.epoch} of {self.settings.epochs}"
         self.run.log(f"{name}: loss {loss:.4f}, penalty {last.penalty:.3f}, {speed}")
-        if self.epoch == 2 and history.unused(self.mstep, self.trained_n):
+        if self.epoch == 2 and latents.get("active") == 0:
             self.run.notice("no dimension of z is used after two epochs; lower --beta, or let it rise more slowly")
 
     def _write_maps(self) -> None:

@@ -14,7 +14,7 @@ from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
 from morphem.inference.consensus import start
-from morphem.inference.gradient import TILE
+from morphem.inference.gradient import images_at_once
 from morphem.inference.latents import Table
 from morphem.inference.poses import with_refinement
 from morphem.inference.settings import LatentSettings
@@ -64,7 +64,7 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     table = Table(config.first_z(len(dataset)), config.beta, config.latent_rate)
     estep = with_refinement(table, config.refine_poses, len(dataset)).to(dataset.device)
     dataset = train(dataset, estep, volume, config, run)
-    for observed in estep.refined(dataset).batches(max(1, TILE // len(dataset.lattice))):
+    for observed in estep.refined(dataset).batches(images_at_once(len(dataset.lattice))):
         table.measure(observed, volume, ImageModel())
     z_nq, covariance_nqq = infer(dataset, estep, volume, ImageModel())
     return save(run, estep.refined(dataset), REFERENCES, volume.cpu(), z_nq, covariance_nqq)
