@@ -37,8 +37,8 @@ def check(dataset: "Dataset", config: Any) -> None:
     from morphem.inference.settings import NetworkSettings
     from morphem.physics import masks
 
-    if config.mask:
-        masks.read(config.mask, dataset.box, dataset.pixel_A)
+    if mask := getattr(config, "mask", None):
+        masks.read(mask, dataset.box, dataset.pixel_A)
     if isinstance(config, NetworkSettings):
         config.check(len(dataset), dataset.box)
         refuse_what_does_not_fit(dataset, config)
