@@ -30,6 +30,8 @@ FILES = (CONFIG, "latents.parquet", "particles.star", "weights.safetensors")
 """What a finished run's folder holds at least."""
 FILES_OF_ROWS = ("particles", "passthrough", "ind", "poses", "ctf")
 """Options that name files which say something of each image."""
+MOST_CORRELATED = 32
+"""Dimensions of z up to which whole covariances are kept."""
 MAY_CHANGE = {"settings.epochs", "settings.checkpoint_minutes", "version"}
 """Settings that a run may go on with although they differ."""
 
@@ -45,6 +47,8 @@ class Ensemble:
     """Posterior mean of every image's latent; no columns where a method has none."""
     uncertainty_nqq: np.ndarray
     """Posterior covariance of z."""
+    weight_nc: np.ndarray
+    """How probable each class is for each image; one column of ones where a method has no classes."""
 
     @classmethod
     def open(cls, folder: Path | str) -> "Ensemble":
@@ -62,7 +66,10 @@ class Ensemble:
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}/latents.parquet: cannot be read ({error}); fit the run again") from error
         q = sum(name.startswith("z_") for name in table.columns)
-        return cls(folder, read_yaml(folder / CONFIG), _columns(table, "z", q), _matrices(table, q))
+        latents = _columns(table, "z", q), _matrices(table, q)
+        classes = sum(name.startswith("class_") for name in table.columns)
+        weight_nc = _columns(table, "class", classes) if classes else np.ones((len(table), 1), np.float32)
+        return cls(folder, read_yaml(folder / CONFIG), *latents, weight_nc)
 
     @property
     def method(self) -> str:
@@ -174,15 +181,19 @@ def save(
     volume: "Volume",
     z_nq: np.ndarray,
     uncertainty_nqq: np.ndarray,
+    weight_nc: np.ndarray | None = None,
 ) -> Ensemble:
-    """Write what a run leaves, each file aside and then renamed, and open it. `references`: BibTeX key -> entry."""
+    """Write what a run leaves, each file aside and then renamed, and open it.
+
+    `references`: BibTeX key -> entry. `weight_nc`: how probable each class is for each image, where a method has any.
+    """
     from morphem.models import save_volume
 
     folder = run.folder
     with replacing(folder / "weights.safetensors") as path:
         save_volume(path, volume)
     with replacing(folder / "latents.parquet") as path:
-        _latent_table(z_nq, uncertainty_nqq, dataset.halves(run.seed)).to_parquet(path)
+        _latent_table(z_nq, uncertainty_nqq, dataset.halves(run.seed), weight_nc).to_parquet(path)
     with replacing(folder / "citations.bib") as path:
         path.write_text("\n".join(references.values()))
     dataset.particles.write(folder / "particles.star", {f"morphemZ{i}": column for i, column in enumerate(z_nq.T)})
@@ -218,17 +229,29 @@ def _with_absolute_paths(settings: Any) -> dict[str, Any]:
     return to_plain(settings) | paths
 
 
-def _latent_table(z_nq: np.ndarray, uncertainty_nqq: np.ndarray, halves: tuple[np.ndarray, np.ndarray]):
+def _latent_table(
+    z_nq: np.ndarray,
+    uncertainty_nqq: np.ndarray,
+    halves: tuple[np.ndarray, np.ndarray],
+    weight_nc: np.ndarray | None,
+):
     import pandas as pd
 
     q = z_nq.shape[1]
     columns = {"index": np.arange(len(z_nq))}
     columns |= {f"z_{i}": z_nq[:, i] for i in range(q)}
-    columns |= {f"cov_{i}_{j}": uncertainty_nqq[:, i, j] for i in range(q) for j in range(i + 1)}
+    columns |= {f"cov_{i}_{j}": uncertainty_nqq[:, i, j] for i, j in _kept(q)}
+    if weight_nc is not None and weight_nc.shape[1] > 1:
+        columns |= {f"class_{c}": weight_nc[:, c] for c in range(weight_nc.shape[1])}
     half_n = np.zeros(len(z_nq), np.int8)
     for half, row in enumerate(halves, start=1):
         half_n[row] = half
     return pd.DataFrame(columns | {"half": half_n})
+
+
+def _kept(q: int) -> list[tuple[int, int]]:
+    """Which entries of a covariance are kept: the lower triangle, of a latent with many dimensions the diagonal."""
+    return [(i, j) for i in range(q) for j in range(i + 1) if i == j or q <= MOST_CORRELATED]
 
 
 def _columns(table, prefix: str, q: int) -> np.ndarray:
@@ -237,7 +260,6 @@ def _columns(table, prefix: str, q: int) -> np.ndarray:
 
 def _matrices(table, q: int) -> np.ndarray:
     matrix_nqq = np.zeros((len(table), q, q), np.float32)
-    for i in range(q):
-        for j in range(i + 1):
-            matrix_nqq[:, i, j] = matrix_nqq[:, j, i] = table[f"cov_{i}_{j}"]
+    for i, j in _kept(q):
+        matrix_nqq[:, i, j] = matrix_nqq[:, j, i] = table[f"cov_{i}_{j}"]
     return matrix_nqq

@@ -10,10 +10,11 @@ from morphem.data.dataset import Dataset
 from morphem.inference.esteps import EStep, Hypotheses, Known
 from morphem.inference.gradient import DivergedError, Gradient
 from morphem.inference.latents import Encoder, Table
-from morphem.inference.msteps import NormalEquations, _eliminate
+from morphem.inference.msteps import NormalEquations, solve_symmetric
 from morphem.inference.poses import PoseTable, turned, with_refinement
 from morphem.inference.rows import RowAdam, Rows
 from morphem.inference.schedules import BetaSchedule
+from morphem.inference.subspaces import Subspaces
 from morphem.inference.views import ImageView, MapView, PictureView
 from morphem.io.mrc import read_map
 from morphem.models.field import FieldVolume
@@ -22,6 +23,8 @@ from morphem.models.nets import ResidualTrunk
 from morphem.models.volume import LinearVolume
 
 MODEL = ImageModel()
+VOLUME = LinearVolume.of(10 * torch.randn(6, 32, 32, 32, generator=torch.Generator().manual_seed(0)), 15.0, padding=1)
+"""Two classes of a mean and two modes, for E-steps that read slices of them."""
 
 
 def esteps(dataset: Dataset) -> dict[str, EStep]:
@@ -40,10 +43,17 @@ def esteps(dataset: Dataset) -> dict[str, EStep]:
         "Encoder (full)": Encoder(image, 3, 16, 2, half, full=True).eval(),
         "Table": table.eval(),
         "PoseTable": poses.eval(),
+        "Subspaces": Subspaces(2, 2, 0.04),
     }
 
 
-NAMES = ("Known", *(f"Encoder ({kind})" for kind in ("image", "map", "conv", "full")), "Table", "PoseTable")
+NAMES = (
+    "Known",
+    *(f"Encoder ({kind})" for kind in ("image", "map", "conv", "full")),
+    "Table",
+    "PoseTable",
+    "Subspaces",
+)
 
 
 @pytest.fixture(params=NAMES)
@@ -59,13 +69,13 @@ def test_every_estep_is_tested(tiny_set):
 
 
 def test_hypotheses_keep_to_the_contract(estep, tiny_set):
-    found = estep(tiny_set.observed(np.arange(5)), None, MODEL)
+    found = estep(tiny_set.observed(np.arange(5)), VOLUME, MODEL)
     b, h, j = found.phi_bhj.shape
     assert (b, found.class_bh.shape, found.logw_bh.shape) == (5, (5, h), (5, h))
     assert found.rotation_bh33.shape == (5, h, 3, 3)
     assert found.shift_bh2.shape == (5, h, 2)
     assert found.phiphi_bhjj.shape == (5, h, j, j)
-    torch.testing.assert_close(found.logw_bh.exp().sum(1), torch.ones(5))
+    torch.testing.assert_close(found.logw_bh.exp().sum(1).float(), torch.ones(5))
     torch.testing.assert_close(found.rotation_bh33 @ found.rotation_bh33.mT, torch.eye(3).expand(5, h, 3, 3))
     assert (torch.linalg.eigvalsh(found.phi_cov_bhjj) >= -1e-5).all()
     assert (found.penalty_b >= 0).all()
@@ -73,8 +83,8 @@ def test_hypotheses_keep_to_the_contract(estep, tiny_set):
 
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_28_an_image_is_judged_alone(estep, tiny_set, size):
-    whole = estep(tiny_set.observed(np.arange(14)), None, MODEL)
-    parts = [estep(o, None, MODEL) for o in tiny_set.batches(size, np.arange(14))]
+    whole = estep(tiny_set.observed(np.arange(14)), VOLUME, MODEL)
+    parts = [estep(o, VOLUME, MODEL) for o in tiny_set.batches(size, np.arange(14))]
     for name in ("phi_bhj", "phi_cov_bhjj", "penalty_b"):
         joined = torch.cat([getattr(part, name) for part in parts])
         torch.testing.assert_close(joined, getattr(whole, name), atol=1e-5, rtol=1e-5)
@@ -197,15 +207,15 @@ def summed(dataset, shards):
 
 def test_shards_merge_into_the_whole(tiny_set):
     whole = summed(tiny_set, 1)
-    ridge_sj = 0.01 * whole.shell_weight_sj()
-    map_jzyx = whole.solve(ridge_sj)
+    ridge_csj = 0.01 * whole.shell_weight_csj()
+    map_jzyx = whole.solve(ridge_csj)
     for shards in (2, 7):
-        again_jzyx = summed(tiny_set, shards).solve(ridge_sj)
+        again_jzyx = summed(tiny_set, shards).solve(ridge_csj)
         assert (again_jzyx - map_jzyx).norm() < 1e-5 * map_jzyx.norm()
 
 
 def test_a_lower_radius_gives_the_low_passed_map(tiny_set):
-    map_zyx = summed(tiny_set.within(8), 1).solve(torch.full((9, 1), 1e-3))[0]
+    map_zyx = summed(tiny_set.within(8), 1).solve(torch.full((1, 9, 1), 1e-3))[0]
     spectrum = torch.fft.fftn(map_zyx)
     k = torch.fft.fftfreq(32, 1 / 32)
     radius = (k[:, None, None] ** 2 + k[:, None] ** 2 + k**2).sqrt()
@@ -218,9 +228,13 @@ def test_elimination_solves(features):
     half = torch.randn(50, features, features, generator=rng)
     matrix = half @ half.mT + 0.1 * torch.eye(features)
     data = torch.randn(50, features, 2, generator=rng)
-    found = torch.view_as_real(_eliminate(matrix, torch.view_as_complex(data)))
-    torch.testing.assert_close(found, torch.linalg.solve(matrix, data), atol=1e-3, rtol=1e-3)
-    assert (_eliminate(torch.zeros(1, features, features), torch.zeros(1, features, dtype=torch.complex64)) == 0).all()
+    ridge = torch.rand(50, features, generator=rng)
+    row, column = torch.tril_indices(features, features)
+    found = solve_symmetric(matrix[:, row, column], ridge, data.mT).mT
+    expected = torch.linalg.solve(matrix + torch.diag_embed(ridge), data)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    empty = torch.zeros(1, len(row)), torch.zeros(1, features), torch.zeros(1, 2, features)
+    assert (solve_symmetric(*empty) == 0).all()
 
 
 def test_a_mean_and_a_mode_are_found_together(tiny, tiny_set):
@@ -236,7 +250,7 @@ def test_a_mean_and_a_mode_are_found_together(tiny, tiny_set):
         clean = MODEL.predict(truth, observed, known.rotation_bh33, known.shift_bh2, known.z_bhq)[:, 0]
         sums.update(dataclasses.replace(observed, sample_bk=clean), known)
     sums.finish()
-    found = sums.solve(1e-4 * sums.shell_weight_sj())
+    found = sums.solve(1e-4 * sums.shell_weight_csj())
     for j in range(2):
         correlation = torch.corrcoef(torch.stack([found[j].flatten(), truth.map_czyx[j].flatten()]))[0, 1]
         assert correlation > 0.95

@@ -58,7 +58,8 @@ def test_compiled_and_plain_kernels_agree(channels):
 @pytest.mark.parametrize("slabs", [2, 3, 7])
 def test_the_sum_does_not_depend_on_the_number_of_slabs(slabs):
     cube_zyxc, matrix_b33, value_bkc, odd_c = case(2)
-    arguments = (value_bkc.numpy(), *slices._plain(matrix_b33, LATTICE.coords_k2, odd_c))
+    power_bk, factor_bp = (np.zeros(shape, np.float32) for shape in (value_bkc.shape[:2], (len(value_bkc), 0)))
+    arguments = value_bkc.numpy(), power_bk, factor_bp, *slices._plain(matrix_b33, LATTICE.coords_k2, odd_c)
     h = cube_zyxc.shape[2] - 1
     one, many = np.zeros(cube_zyxc.shape, np.float32), np.zeros(cube_zyxc.shape, np.float32)
     slices._insert_numba(*arguments, slices._slab_edges(h, 1), one)
@@ -121,3 +122,14 @@ def test_friedel_mates_are_added_on_the_plane_that_holds_both():
     plane_zyc = folded_zyxc[:, :, 0]
     torch.testing.assert_close(plane_zyc, plane_zyc.flip(0, 1) * torch.tensor([1.0, -1.0]))
     assert torch.equal(folded_zyxc[:, :, 1:], cube_zyxc[:, :, 1:])
+
+
+def test_products_are_inserted_as_if_they_were_laid_out():
+    cube_zyxc, matrix_b33, value_bkc, _ = case(5)
+    odd_c, rng = torch.arange(5) == 1, torch.Generator().manual_seed(3)
+    power_bk, factor_bp = torch.rand(value_bkc.shape[:2], generator=rng), torch.rand(len(value_bkc), 3, generator=rng)
+    laid_out_bkc = torch.cat([value_bkc[..., :2], power_bk[..., None] * factor_bp[:, None]], -1)
+    whole_zyxc, products_zyxc = torch.zeros_like(cube_zyxc), torch.zeros_like(cube_zyxc)
+    slices.insert(laid_out_bkc, matrix_b33, LATTICE.coords_k2, odd_c, whole_zyxc)
+    slices.insert(value_bkc[..., :2], matrix_b33, LATTICE.coords_k2, odd_c, products_zyxc, power_bk, factor_bp)
+    torch.testing.assert_close(products_zyxc, whole_zyxc, atol=1e-4, rtol=1e-5)

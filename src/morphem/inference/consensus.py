@@ -86,13 +86,13 @@ def reconstruct(
     The FSC is taken within the mask, given or made; one that is given also multiplies the map, not the half-maps.
     """
     halves = [_accumulate(dataset, rows, padding, symmetry_g33) for rows in dataset.halves(seed)]
-    half_zyx = [half.solve(1e-3 * half.shell_weight_sj())[0].cpu().numpy() for half in halves]
+    half_zyx = [half.solve(1e-3 * half.shell_weight_csj())[0].cpu().numpy() for half in halves]
     fsc_s = _smooth(fsc(*half_zyx))[: int(dataset.lattice.radius) + 1].to(dataset.device)
-    weight_sj = 0.5 * sum(half.shell_weight_sj()[: len(fsc_s)] for half in halves)
+    weight_csj = 0.5 * sum(half.shell_weight_csj()[:, : len(fsc_s)] for half in halves)
     whole, other = halves
     whole.merge(other)
     whole.finish()
-    map_zyx = whole.solve(weight_sj * ((1 - fsc_s) / fsc_s)[:, None])[0].cpu().numpy()
+    map_zyx = whole.solve(weight_csj * ((1 - fsc_s) / fsc_s)[:, None])[0].cpu().numpy()
     mask_zyx = masks.read(mask, dataset.box, dataset.pixel_A) if mask else masks.automatic(map_zyx)
     map_zyx = map_zyx * mask_zyx if mask else map_zyx
     curves = half_map_fsc(half_zyx[0], half_zyx[1], mask_zyx, dataset.pixel_A, seed)

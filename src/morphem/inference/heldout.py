@@ -18,9 +18,9 @@ STEPS = 10
 """In which a table finds z of an image anew after each epoch, from where it was."""
 
 
-def split(rows_n: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(rows_n: np.ndarray, share: float, seed: int, most: int = MOST) -> tuple[np.ndarray, np.ndarray]:
     """(rows to train on, rows held out), each ascending."""
-    count = min(MOST, round(share * len(rows_n)))
+    count = min(most, round(share * len(rows_n)))
     held_n = np.sort(np.random.default_rng([seed, 0]).permutation(rows_n)[:count])
     return np.setdiff1d(rows_n, held_n), held_n
 

@@ -1,18 +1,25 @@
 """M-steps: the contract, and the normal equations of a linear volume.
 
-Axes: b images, h hypotheses, k samples, j l features φ = s·[1, z], z y x cube, s shells, c channels.
+Axes: b images, h hypotheses, k samples, r their real and imaginary parts, c classes, j l features φ = s·[1, z], p pairs
+(j, l ≤ j), z y x cube (v flattened), s shells.
 """
 
 import abc
+import dataclasses
 
 import numpy as np
 import torch
 
 from morphem.data.dataset import Observed
 from morphem.inference.esteps import Hypotheses
+from morphem.models.image_model import ImageModel
+from morphem.models.volume import LinearVolume
 from morphem.physics import cube as cubes
 from morphem.physics.lattice import Lattice
 from morphem.physics.slice import cube_shape, fold, insert
+
+NEGLIGIBLE = 1e-3
+"""Responsibilities below this do not count."""
 
 
 class MStep(abc.ABC):
@@ -29,105 +36,178 @@ class MStep(abc.ABC):
 
 
 class NormalEquations(MStep):
-    """Weighted back-projection: per voxel (W + T) V = Y, with a = CTF/σ and centred, whitened samples y,
+    """Weighted back-projection: per class and voxel W Δ = Y, with a = CTF/σ and centred, whitened samples y,
 
-        W_jl = Σ w E[φ_j φ_l] Sᵀ(a²),   Y_j = Σ w E[φ_j] Sᵀ(a y),   T = diag(1/τ_j(shell)).
+        W_jl = Σ w E[φ_j φ_l] Sᵀ(a²),   Y_j = Σ w Sᵀ a(E[φ_j] y − Σ_l E[φ_j φ_l] a S V_l).
 
-    Sᵀ is `insert`, so W is the diagonal of the normal operator as trilinear interpolation spreads it. A map with the
-    symmetry V(g x) = V(x) looks alike from R and R g: every image is inserted at all of them.
+    Sᵀ is `insert`, so W is the diagonal of the normal operator as trilinear interpolation spreads it. Corner weights
+    are at least 0 and sum to 1, so W bounds the operator from above, and (W + T)⁻¹ is a step that cannot lower the
+    likelihood. `around` is V; without it V = 0 and Δ is the back-projection. A map with the symmetry V(g x) = V(x)
+    looks alike from R and R g: every image is inserted at all of them.
     """
 
     def __init__(
         self,
         lattice: Lattice,
         features: int = 1,
+        classes: int = 1,
         padding: int = 2,
         device: str = "cpu",
         symmetry_g33: np.ndarray | None = None,
+        around: LinearVolume | None = None,
+        dtype: torch.dtype = torch.float32,
     ):
-        self.lattice, self.features, self.padding = lattice, features, padding
+        self.lattice, self.features, self.classes, self.padding, self.around = (
+            lattice,
+            features,
+            classes,
+            padding,
+            around,
+        )
         self.symmetry_g33 = torch.eye(3)[None] if symmetry_g33 is None else torch.from_numpy(symmetry_g33).float()
-        self.pairs = [(j, i) for j in range(features) for i in range(j + 1)]
+        self.pairs = torch.tril_indices(features, features).T.tolist()
         self.odd_c = torch.cat([cubes.odd_channels(features), torch.zeros(len(self.pairs), dtype=torch.bool)])
-        self.sum_zyxc = torch.zeros(cube_shape(padding * lattice.radius, len(self.odd_c)), device=device)
-        self.weight_zyxjj: torch.Tensor | None = None
-        self.data_zyxj: torch.Tensor | None = None
+        shape = cube_shape(padding * lattice.radius, len(self.odd_c))
+        self.sum_czyxp = torch.zeros(classes, *shape, device=device, dtype=dtype)
+        self.moment_cjj = torch.zeros(classes, features, features, device=device, dtype=torch.float64)
+        """Σ w E[φφᵀ]."""
+        self.weight_c = torch.zeros(classes, device=device, dtype=torch.float64)
+        """Σ w: how many images a class has."""
+        self.contrast_c = torch.zeros(classes, device=device, dtype=torch.float64)
+        """Σ w E[φ_0], the sum of contrasts."""
+        self.evidence = 0.0
+        """Σ log p(image)."""
+        self.images = 0
 
     def update(self, observed: Observed, hypotheses: Hypotheses) -> None:
         weight_bh = hypotheses.logw_bh.exp()
-        ratio_b1 = observed.ratio_b[:, None]
-        a_bk = observed.ctf_bk * ratio_b1**2
         for h in range(weight_bh.shape[1]):
-            back_bk = observed.lattice.shift_phase(-hypotheses.shift_bh2[:, h])
-            data_bk = torch.view_as_real(a_bk * observed.sample_bk * back_bk)
-            weight_b = weight_bh[:, h]
-            channels = [
-                weight_b[:, None, None] * hypotheses.phi_bhj[:, h, j, None, None] * data_bk
-                for j in range(self.features)
-            ]
-            phiphi_bjj = weight_b[:, None, None] * hypotheses.phiphi_bhjj[:, h]
-            channels += [(phiphi_bjj[:, j, i, None] * a_bk**2)[..., None] for j, i in self.pairs]
-            matrix_b33 = self.padding * ratio_b1[..., None] * hypotheses.rotation_bh33[:, h]
-            value_bkc = torch.cat(channels, dim=-1)
-            for turn_33 in self.symmetry_g33.to(matrix_b33):
-                insert(value_bkc, matrix_b33 @ turn_33, observed.lattice.coords_k2, self.odd_c, self.sum_zyxc)
+            at = dataclasses.replace(
+                observed, rotation_b33=hypotheses.rotation_bh33[:, h], shift_b2=hypotheses.shift_bh2[:, h]
+            )
+            class_b, weight_b = hypotheses.class_bh[:, h], weight_bh[:, h]
+            phi_bj, phiphi_bjj = hypotheses.phi_bhj[:, h], hypotheses.phiphi_bhjj[:, h]
+            self.moment_cjj.index_add_(0, class_b, weight_b[:, None, None].double() * phiphi_bjj.double())
+            self.weight_c.index_add_(0, class_b, weight_b.double())
+            self.contrast_c.index_add_(0, class_b, weight_b.double() * phi_bj[:, 0].double())
+            for c in class_b.unique().tolist():
+                row = ((class_b == c) & (weight_b > NEGLIGIBLE)).nonzero()[:, 0].cpu().numpy()
+                if len(row):
+                    self._add(c, at[row], weight_b[row], phi_bj[row], phiphi_bjj[row])
+        self.evidence += float(hypotheses.evidence_b.double().sum())
+        self.images += len(observed)
+
+    def _add(
+        self, c: int, observed: Observed, weight_b: torch.Tensor, phi_bj: torch.Tensor, phiphi_bjj: torch.Tensor
+    ) -> None:
+        """Insert the images of a class."""
+        model, sum_zyxp = ImageModel(), self.sum_czyxp[c]
+        transfer_br, dtype = model.transfer(observed), sum_zyxp.dtype
+        data_brj = model.centred(observed)[..., None] * phi_bj[:, None].to(dtype)
+        if self.around is not None:
+            data_brj -= model.features(self.around, observed, self._maps(c)) @ phiphi_bjj.to(dtype)
+        data_brj *= (transfer_br * weight_b[:, None])[..., None].to(dtype)
+        pair_bp = weight_b[:, None] * torch.stack([phiphi_bjj[:, j, i] for j, i in self.pairs], dim=1)
+        matrix_b33 = self.padding * observed.ratio_b[:, None, None] * observed.rotation_b33
+        value_bkc = data_brj.unflatten(1, (-1, 2)).flatten(2)
+        power_bk = (transfer_br[:, ::2] ** 2).to(dtype)
+        for turn_33 in self.symmetry_g33.to(matrix_b33):
+            points = matrix_b33 @ turn_33, observed.lattice.coords_k2
+            insert(value_bkc, *points, self.odd_c, sum_zyxp, power_bk, pair_bp.to(dtype))
 
     def merge(self, other: "NormalEquations") -> None:
-        self.sum_zyxc += other.sum_zyxc
+        self.sum_czyxp += other.sum_czyxp
+        self.moment_cjj += other.moment_cjj
+        self.weight_c += other.weight_c
+        self.contrast_c += other.contrast_c
+        self.evidence += other.evidence
+        self.images += other.images
 
     def finish(self) -> None:
-        """Add Friedel mates and lay the sums out as matrices; solving may follow, more than once."""
-        sum_zyxc = fold(self.sum_zyxc, self.odd_c)
-        split = 2 * self.features
-        self.data_zyxj = torch.view_as_complex(sum_zyxc[..., :split].unflatten(-1, (-1, 2)).contiguous())
-        self.weight_zyxjj = sum_zyxc.new_zeros(*sum_zyxc.shape[:3], self.features, self.features)
-        for c, (j, i) in enumerate(self.pairs, start=split):
-            self.weight_zyxjj[..., j, i] = self.weight_zyxjj[..., i, j] = sum_zyxc[..., c]
+        """Sums stay sums: solving may follow more than once, and merging after it."""
 
-    def shell_weight_sj(self) -> torch.Tensor:
-        """Mean of W_jj over every shell of |k|, (shells, j)."""
-        assert self.weight_zyxjj is not None
-        shell_v = self._radius_zyx().round().long().flatten()
-        diagonal_vj = self.weight_zyxjj.diagonal(dim1=-2, dim2=-1).flatten(0, 2)
-        total_sj = diagonal_vj.new_zeros(int(shell_v.max()) + 1, self.features).index_add_(0, shell_v, diagonal_vj)
-        return total_sj / torch.bincount(shell_v)[:, None]
+    def shell_weight_csj(self) -> torch.Tensor:
+        """Mean of W_jj over every shell of |k|, (classes, shells, j)."""
+        diagonal = [2 * self.features + self.pairs.index([j, j]) for j in range(self.features)]
+        return torch.stack([self.shell_mean(sum_zyxp[..., diagonal], once=True) for sum_zyxp in self.sum_czyxp])
 
-    def solve(self, precision_sj: torch.Tensor) -> torch.Tensor:
-        """The maps (j, d, d, d) for prior precisions 1/τ_j at every shell, interpolated between shells.
+    def shell_mean(self, value_zyxj: torch.Tensor, once: bool = False) -> torch.Tensor:
+        """Mean over every shell of |k|, (shells, j), of values at the cube's voxels.
 
-        The window of trilinear interpolation is divided out; what prepared images do not tell is 0.
+        The plane x = 0 holds both voxels of a pair ±k, so it counts half; not where a pair's sum lies on either
+        (`once`), as before `fold`.
         """
-        assert self.weight_zyxjj is not None and self.data_zyxj is not None
+        shell_v = self._radius_zyx().round().long().flatten()
+        part_x = torch.ones(value_zyxj.shape[2], device=shell_v.device)
+        part_x[0] = 0.5
+        count_v = part_x.expand(value_zyxj.shape[:3]).flatten()
+        value_vj = (value_zyxj if once else value_zyxj * part_x[:, None]).flatten(0, 2)
+        shells = int(shell_v.max()) + 1
+        total_sj = value_vj.new_zeros(shells, value_vj.shape[1]).index_add_(0, shell_v, value_vj)
+        return total_sj / torch.zeros(shells).to(total_sj).index_add_(0, shell_v, count_v.to(total_sj))[:, None]
+
+    def contrast_variance(self) -> float:
+        """Mean E[(s − 1)²] over the images."""
+        squares_c = self.moment_cjj[:, 0, 0] - 2 * self.contrast_c + self.weight_c
+        return float(squares_c.sum() / self.weight_c.sum())
+
+    def _maps(self, c: int) -> slice:
+        """Which of the volume's maps are those of a class."""
+        return slice(c * self.features, (c + 1) * self.features)
+
+    def solve(self, precision_csj: torch.Tensor, longest: float = torch.inf) -> torch.Tensor:
+        """The maps V + Δ (classes · j, d, d, d), with prior precisions 1/τ at every shell, interpolated between them.
+
+        Where many images lie all around, the normal operator is W followed by a multiplication of the map by w², w the
+        window of interpolation: the maximum is 1/w² times the step that cannot lower the likelihood, or `longest` times
+        that where it is less. Steps of up to twice that one gain too. Of a back-projection (V = 0), what prepared
+        images do not tell is 0.
+        """
+        step_zyxc = torch.stack([self.step(c, precision_sj) for c, precision_sj in enumerate(precision_csj)], dim=-2)
+        by_part_zyxc = step_zyxc.unflatten(-1, (2, -1)).transpose(-3, -2).flatten(-3)
+        map_czyx = cubes.maps_of_cube(by_part_zyxc, self.lattice.box, self.padding)
+        window_zyx = cubes.interpolation_window(self.lattice.box, self.padding).to(map_czyx)
+        if self.around is None:
+            return cubes.within_sphere(map_czyx / window_zyx)
+        return self.around.map_czyx + map_czyx * window_zyx * (window_zyx**-2).clamp(max=longest)
+
+    def step(self, c: int, precision_sj: torch.Tensor) -> torch.Tensor:
+        """The cube (z, y, x, 2j) of (W + T)⁻¹(Y − T V) of a class."""
         radius_zyx = self._radius_zyx()
+        sum_zyxp = fold(self.sum_czyxp[c], self.odd_c)
+        data_zyxc, weight_zyxp = sum_zyxp.split([2 * self.features, len(self.pairs)], dim=-1)
         below_zyx = radius_zyx.long().clamp(max=len(precision_sj) - 2)
         part_zyx1 = (radius_zyx - below_zyx).clamp(max=1)[..., None]
         ridge_zyxj = precision_sj[below_zyx] ** (1 - part_zyx1) * precision_sj[below_zyx + 1] ** part_zyx1
-        value_zyxj = _eliminate(self.weight_zyxjj + torch.diag_embed(ridge_zyxj), self.data_zyxj)
-        value_zyxj[radius_zyx > self.lattice.radius + 0.5] = 0
-        cube_zyxc = torch.view_as_real(value_zyxj).flatten(-2)
-        map_jzyx = cubes.maps_of_cube(cube_zyxc, self.lattice.box, self.padding)
-        window_zyx = cubes.interpolation_window(self.lattice.box, self.padding).to(map_jzyx.device)
-        return cubes.within_sphere(map_jzyx / window_zyx)
+        if self.around is not None:
+            data_zyxc = data_zyxc - self.around.cube_zyxc(self._maps(c)) * ridge_zyxj.repeat(1, 1, 1, 2)
+        value_zyxc = solve_symmetric(weight_zyxp, ridge_zyxj, data_zyxc.unflatten(-1, (2, -1))).flatten(-2)
+        value_zyxc[radius_zyx > self.lattice.radius + 0.5] = 0
+        return value_zyxc
 
     def _radius_zyx(self) -> torch.Tensor:
         """|k| of every voxel, in units of the unpadded lattice."""
-        h = self.sum_zyxc.shape[2] - 1
+        h = self.sum_czyxp.shape[3] - 1
         z = torch.arange(-h, h + 1) / self.padding
         x = torch.arange(h + 1) / self.padding
-        return (z[:, None, None] ** 2 + z[:, None] ** 2 + x**2).sqrt().to(self.sum_zyxc.device)
+        return (z[:, None, None] ** 2 + z[:, None] ** 2 + x**2).sqrt().to(self.sum_czyxp.device)
 
 
-def _eliminate(matrix_vjj: torch.Tensor, data_vj: torch.Tensor) -> torch.Tensor:
-    """Solve positive definite J × J systems, all voxels at once, by Gaussian elimination; empty systems give 0."""
-    matrix_vjj, data_vj = matrix_vjj.clone(), data_vj.clone()
-    count = data_vj.shape[-1]
+def solve_symmetric(weight_vp: torch.Tensor, ridge_vj: torch.Tensor, data_vcj: torch.Tensor) -> torch.Tensor:
+    """x with (W + diag(ridge)) x = data at every voxel, by LDLᵀ elimination; W packed by rows; empty systems give 0."""
+    count = ridge_vj.shape[-1]
+    row = [list(weight_vp[..., j * (j + 1) // 2 : (j + 1) * (j + 2) // 2].unbind(-1)) for j in range(count)]
+    x = list(data_vcj.unbind(-1))
     for j in range(count):
-        pivot_v = matrix_vjj[..., j, j].clamp(min=1e-30)
+        row[j][j] = (row[j][j] + ridge_vj[..., j]).clamp(min=1e-30)
+    for j in range(count):
         for i in range(j + 1, count):
-            factor_v = matrix_vjj[..., i, j] / pivot_v
-            matrix_vjj[..., i, :] -= factor_v[..., None] * matrix_vjj[..., j, :]
-            data_vj[..., i] -= factor_v * data_vj[..., j]
+            factor_v = row[i][j] / row[j][j]
+            for m in range(j + 1, i + 1):
+                row[i][m] = row[i][m] - factor_v * row[m][j]
+            x[i] = x[i] - factor_v[..., None] * x[j]
     for j in reversed(range(count)):
-        rest_v = (matrix_vjj[..., j, j + 1 :] * data_vj[..., j + 1 :]).sum(-1)
-        data_vj[..., j] = (data_vj[..., j] - rest_v) / matrix_vjj[..., j, j].clamp(min=1e-30)
-    return data_vj
+        for i in range(j + 1, count):
+            x[j] = x[j] - row[i][j][..., None] * x[i]
+        x[j] = x[j] / row[j][j][..., None].clamp(min=1e-30)
+    return torch.stack(x, dim=-1)

@@ -96,3 +96,28 @@ class LatentSettings(NetworkSettings):
             raise InputError("--beta inf: expected a number")
         if self.map_box is not None and (self.map_box < 2 or self.map_box % 2):
             raise InputError(f"--map-box {self.map_box}: expected an even number of pixels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSettings:
+    """Settings that the methods of linear volumes share."""
+
+    radius: float | None = None
+    """Largest Fourier radius, in Fourier pixels; by default where half-maps of the consensus agree (FSC 0.143)."""
+    mask: Path | None = None
+    """Solvent mask (.mrc, 0 to 1); by default one is made around the maps and where they differ."""
+    contrast: Annotated[bool, Parameter(negative="")] = False
+    """Every image has a contrast of its own, which is integrated out."""
+    starts: int = 3
+    """Random starts; the one that explains held-out images best goes on."""
+    sweeps: int = 10
+    """Most passes over the images at each radius; fewer where held-out images gain nothing more."""
+    held_out: float = 0.1
+    """Share of the images that is held out to choose between starts; they join for the last passes."""
+
+    def __post_init__(self) -> None:
+        for name in ("starts", "sweeps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: expected 1 or more")
+        if not 0 < self.held_out <= 0.5:
+            raise InputError(f"--held-out {self.held_out}: expected a share above 0, up to 0.5")

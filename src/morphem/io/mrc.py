@@ -56,6 +56,15 @@ def read_map(path: Path | str) -> tuple[np.ndarray, float]:
     return np.ascontiguousarray(stack.images_nyx.transpose(order), dtype=np.float32), stack.pixel_A
 
 
+def read_map_of(path: Path | str, box: int, pixel_A: float) -> np.ndarray:
+    """A map (z, y, x) of that box and pixel size. Errors: InputError for another."""
+    map_zyx, found_A = read_map(path)
+    if map_zyx.shape != (box,) * 3 or (found_A > 0 and abs(found_A / pixel_A - 1) > 0.01):
+        side = " × ".join(map(str, map_zyx.shape))
+        raise InputError(f"{path}: {side} voxels of {found_A:g} Å, expected {box}³ of {pixel_A:g} Å; make it anew")
+    return map_zyx
+
+
 def write_map(path: Path | str, map_zyx: np.ndarray, pixel_A: float) -> None:
     """Write a density map, mode 2. Errors: RunError when the disk is full."""
     map_zyx = np.ascontiguousarray(map_zyx, dtype="<f4")

@@ -20,6 +20,9 @@ METHODS: dict[str, str] = {
     "field": "morphem.methods.field",
     "vae": "morphem.methods.vae",
     "autodecoder": "morphem.methods.autodecoder",
+    "variability": "morphem.methods.variability",
+    "classify": "morphem.methods.classify",
+    "mixture": "morphem.methods.mixture",
 }
 
 

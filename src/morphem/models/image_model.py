@@ -2,7 +2,7 @@
 
     X̂ = CTF/σ · exp(2πi k·t/D) · ratio² · V(Rᵀk · ratio, z)
 
-Axes: b images, h hypotheses, k samples, q latent.
+Axes: b images, h hypotheses, k samples, r their real and imaginary parts by turns, q latent, c maps.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from morphem.data.dataset import Observed
-from morphem.models.volume import Volume
+from morphem.models.volume import LinearVolume, Volume
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,17 @@ class ImageModel:
         """−Σ_k |X̃ − X̂|², (b, h); the weight 2 of a half plane cancels the Gaussian's ½."""
         residual_bhk = self.residual(volume, observed, rotation_bh33, shift_bh2, z_bhq)
         return -(residual_bhk.real**2 + residual_bhk.imag**2).sum(-1)
+
+    def features(self, volume: LinearVolume, observed: Observed, maps: slice = slice(None)) -> torch.Tensor:
+        """CTF/σ · ratio² · V_c(Rᵀk · ratio) of every map at the given poses, real (b, r, c), of centred images."""
+        matrix_b33 = observed.rotation_b33 * observed.ratio_b[:, None, None]
+        return volume.features(matrix_b33, observed.lattice, maps).mul_(self.transfer(observed)[..., None])
+
+    def transfer(self, observed: Observed) -> torch.Tensor:
+        """CTF/σ · ratio², real (b, r)."""
+        return (observed.ratio_b[:, None] ** 2 * observed.ctf_bk).repeat_interleave(2, dim=1)
+
+    def centred(self, observed: Observed) -> torch.Tensor:
+        """The whitened samples of images shifted so that their particles lie at the centre, real (b, r)."""
+        back_bk = observed.lattice.shift_phase(-observed.shift_b2)
+        return torch.view_as_real(observed.sample_bk * back_bk).flatten(1)

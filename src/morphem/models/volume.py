@@ -59,14 +59,15 @@ class LinearVolume(Volume):
         super().__init__(box, radius, latent_dim)
         self.padding = padding
         self.register_buffer("map_czyx", torch.zeros(latent_dim + 1, box, box, box))
-        self._cube: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_cube", None))
+        self._cubes_of: torch.Tensor | None = None
+        self._cubes: dict[tuple[int, int], torch.Tensor] = {}
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_cubes_of", None))
 
     @classmethod
     def of(cls, map_czyx: torch.Tensor, radius: float, padding: int = 2) -> "LinearVolume":
         """The volume of a mean and its maps (c, box, box, box)."""
         volume = cls(map_czyx.shape[-1], radius, len(map_czyx) - 1, padding)
-        volume.map_czyx = map_czyx.float()
+        volume.map_czyx = map_czyx
         return volume
 
     def settings(self) -> dict[str, Any]:
@@ -74,11 +75,17 @@ class LinearVolume(Volume):
 
     def slices(self, matrix_bh33: torch.Tensor, lattice: Lattice, z_bhq: torch.Tensor) -> torch.Tensor:
         """Σ_j φ_j V_j(k @ M), with the maps divided by the window that interpolation multiplies by."""
-        odd_c = cubes.odd_channels(self.latent_dim + 1)
-        flat_b33 = self.padding * matrix_bh33.flatten(0, 1)
-        value_bkc = sample(self._padded_cube(), flat_b33, lattice.coords_k2, odd_c)
-        value_bhkj = torch.view_as_complex(value_bkc.unflatten(-1, (-1, 2))).unflatten(0, matrix_bh33.shape[:2])
-        return value_bhkj[..., 0] + torch.einsum("bhkj,bhj->bhk", value_bhkj[..., 1:], z_bhq.to(value_bhkj.dtype))
+        value_bkj = self.features(matrix_bh33.flatten(0, 1), lattice)
+        phi_bj1 = torch.nn.functional.pad(z_bhq.flatten(0, 1), (1, 0), value=1.0)[..., None].to(value_bkj)
+        slice_bk = torch.view_as_complex((value_bkj @ phi_bj1).unflatten(1, (-1, 2))[..., 0])
+        return slice_bk.unflatten(0, matrix_bh33.shape[:2])
+
+    def features(self, matrix_b33: torch.Tensor, lattice: Lattice, maps: slice = slice(None)) -> torch.Tensor:
+        """V_c(k @ M) of every map, real (b, 2k, c): sample k's real part in row 2k, its imaginary one in row 2k + 1."""
+        cube_zyxc = self.cube_zyxc(maps)
+        odd_c = cubes.odd_channels(cube_zyxc.shape[-1] // 2)
+        value_bkc = sample(cube_zyxc, self.padding * matrix_b33, lattice.coords_k2, odd_c)
+        return value_bkc.unflatten(-1, (2, -1)).flatten(1, 2)
 
     def unmasked(self, z_nq: torch.Tensor) -> torch.Tensor:
         return self.map_czyx[0] + torch.einsum("nq,qzyx->nzyx", z_nq.float(), self.map_czyx[1:])
@@ -93,9 +100,16 @@ class LinearVolume(Volume):
         total_s = power_v.new_zeros(int(shell_v.max()) + 1).index_add_(0, shell_v, power_v)
         return (total_s / torch.bincount(shell_v)).sqrt()[: self.box // 2 + 1]
 
-    def _padded_cube(self) -> torch.Tensor:
-        """The cube of the maps, kept until they change."""
-        if self._cube is None or self._cube[0] is not self.map_czyx:
-            window = cubes.interpolation_window(self.box, self.padding).to(self.map_czyx.device)
-            self._cube = self.map_czyx, cubes.cube_of_maps(self.map_czyx / window, self.radius, self.padding)
-        return self._cube[1]
+    def cube_zyxc(self, maps: slice = slice(None)) -> torch.Tensor:
+        """The padded cube that slices of some maps are read from; kept until the maps change.
+
+        Reading multiplies a cube's map by the interpolation's window, so the maps are divided by it.
+        """
+        if self._cubes_of is not self.map_czyx:
+            self._cubes_of, self._cubes = self.map_czyx, {}
+        start, stop, _ = maps.indices(len(self.map_czyx))
+        if (start, stop) not in self._cubes:
+            window_zyx = cubes.interpolation_window(self.box, self.padding).to(self.map_czyx)
+            sharp_czyx = self.map_czyx[start:stop] / window_zyx
+            self._cubes[start, stop] = cubes.cube_of_maps(sharp_czyx, self.radius, self.padding)
+        return self._cubes[start, stop]

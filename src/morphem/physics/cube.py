@@ -1,7 +1,8 @@
 """Maps and the half Fourier cubes that `slice` reads and writes.
 
-Axes: c maps, z y x; a cube voxel holds 2 real channels per map, (Re, Im). With padding p the cube's index is p·k, the
-map lives in a box p·d, of which the middle d is kept. F(k) = Σₓ f(x) exp(−2πi k·x/d), x from voxel d/2.
+Axes: c maps, z y x; a cube voxel holds 2c real channels, all real parts and then all imaginary ones. With padding p the
+cube's index is p·k, the map lives in a box p·d, of which the middle d is kept. F(k) = Σₓ f(x) exp(−2πi k·x/d), x from
+voxel d/2.
 """
 
 import torch
@@ -12,22 +13,22 @@ from morphem.physics.slice import cube_shape
 
 def odd_channels(maps: int) -> torch.Tensor:
     """Which channels of a cube of complex maps change sign with k → −k: the imaginary ones."""
-    return torch.tensor([False, True] * maps)
+    return torch.tensor([False] * maps + [True] * maps)
 
 
 def cube_of_maps(map_czyx: torch.Tensor, radius: float, padding: int = 2) -> torch.Tensor:
-    """The half cube (z, y, x, 2c) float32 of real maps (c, d, d, d), whole for every point with |k| ≤ radius."""
+    """The half cube (z, y, x, 2c) of real maps (c, d, d, d), whole for every point with |k| ≤ radius."""
     box = map_czyx.shape[-1]
     side = padding * box
     margin = (side - box) // 2
-    padded_czyx = torch.nn.functional.pad(map_czyx.float(), (margin,) * 6)
+    padded_czyx = torch.nn.functional.pad(map_czyx, (margin,) * 6)
     spectrum_czyx = torch.fft.rfftn(padded_czyx, dim=(-3, -2, -1))
-    cube_zyxc = torch.zeros(cube_shape(padding * radius, 2 * len(map_czyx)), device=map_czyx.device)
+    cube_zyxc = map_czyx.new_zeros(cube_shape(padding * radius, 2 * len(map_czyx)))
     index_z, index_x, sign_zyx = _overlap(cube_zyxc.shape[2] - 1, side, map_czyx.device)
     picked_zyxc = (spectrum_czyx[:, index_z[:, None], index_z][..., index_x] * sign_zyx).permute(1, 2, 3, 0)
     h = cube_zyxc.shape[2] - 1
     low, high = h - (len(index_z) // 2), h + len(index_z) // 2 + 1
-    cube_zyxc[low:high, low:high, : len(index_x)] = torch.view_as_real(picked_zyxc).flatten(-2)
+    cube_zyxc[low:high, low:high, : len(index_x)] = torch.cat([picked_zyxc.real, picked_zyxc.imag], -1)
     return cube_zyxc
 
 
@@ -36,7 +37,7 @@ def maps_of_cube(cube_zyxc: torch.Tensor, box: int, padding: int = 2) -> torch.T
     side, h = padding * box, cube_zyxc.shape[2] - 1
     index_z, index_x, sign_zyx = _overlap(h, side, cube_zyxc.device)
     low, high = h - (len(index_z) // 2), h + len(index_z) // 2 + 1
-    value_czyx = torch.view_as_complex(cube_zyxc.unflatten(-1, (-1, 2)).contiguous()).movedim(-1, 0)
+    value_czyx = torch.complex(*cube_zyxc.movedim(-1, 0).chunk(2))
     spectrum_czyx = value_czyx.new_zeros(len(value_czyx), side, side, side // 2 + 1)
     shared_czyx = value_czyx[:, low:high, low:high, : len(index_x)] * sign_zyx
     spectrum_czyx[:, index_z[:, None, None], index_z[:, None], index_x] = shared_czyx
@@ -77,7 +78,7 @@ def cube_of_points(point_n3: torch.Tensor, value_nc: torch.Tensor, radius: float
     """The unpadded half cube that holds complex values at `half_ball` points."""
     cube_zyxc = torch.zeros(cube_shape(radius, 2 * value_nc.shape[1]), device=value_nc.device)
     h = cube_zyxc.shape[2] - 1
-    cube_zyxc[point_n3[:, 2] + h, point_n3[:, 1] + h, point_n3[:, 0]] = torch.view_as_real(value_nc).flatten(1)
+    cube_zyxc[point_n3[:, 2] + h, point_n3[:, 1] + h, point_n3[:, 0]] = torch.cat([value_nc.real, value_nc.imag], 1)
     return cube_zyxc
 
 
@@ -85,6 +86,11 @@ def crop(map_czyx: torch.Tensor, box: int) -> torch.Tensor:
     """Fourier-cropped maps (c, d, d, d) of `box` voxels, densities kept: V_d(k) = (d/D)³ V_D(k), |k| ≤ d/2 − 1."""
     cube_zyxc = cube_of_maps(map_czyx, box // 2 - 1, padding=1)
     return maps_of_cube(cube_zyxc, box, padding=1) * (box / map_czyx.shape[-1]) ** 3
+
+
+def lowpass(map_czyx: torch.Tensor, radius: float) -> torch.Tensor:
+    """Maps without what lies beyond a Fourier radius."""
+    return maps_of_cube(cube_of_maps(map_czyx, radius, padding=1), map_czyx.shape[-1], padding=1)
 
 
 def interpolation_window(box: int, padding: int) -> torch.Tensor:

@@ -6,15 +6,12 @@ import numpy as np
 from scipy import ndimage
 
 from morphem.errors import InputError
-from morphem.io.mrc import read_map
+from morphem.io.mrc import read_map_of
 
 
 def read(path: Path, box: int, pixel_A: float) -> np.ndarray:
     """A mask of that box and pixel size. Errors: InputError for another size, an empty one, or values beyond 0 to 1."""
-    mask_zyx, found_A = read_map(path)
-    if mask_zyx.shape != (box,) * 3 or (found_A > 0 and abs(found_A / pixel_A - 1) > 0.01):
-        side = " × ".join(map(str, mask_zyx.shape))
-        raise InputError(f"{path}: {side} voxels of {found_A:g} Å, expected {box}³ of {pixel_A:g} Å; make it anew")
+    mask_zyx = read_map_of(path, box, pixel_A)
     if not (mask_zyx.min() >= -1e-3 and 0.5 <= mask_zyx.max() <= 1.001):
         raise InputError(f"{path}: values from {mask_zyx.min():g} to {mask_zyx.max():g}, expected a mask of 0 to 1")
     return np.clip(mask_zyx, 0, 1)
@@ -35,16 +32,29 @@ def around(map_zyx: np.ndarray, blur: float = 3.0, threshold: float = 0.02, edge
 
 
 def automatic(
-    map_zyx: np.ndarray, lowpass: float = 2.0, share: float = 0.1, grow: float = 3.0, edge: float = 5.0
+    map_zyx: np.ndarray,
+    spread_zyx: np.ndarray | None = None,
+    lowpass: float = 2.0,
+    grow: float = 3.0,
+    edge: float = 5.0,
 ) -> np.ndarray:
-    """A solvent mask for a noisy map: the largest connected part above `share` of the maximum of the blurred map."""
-    blurred = ndimage.gaussian_filter(map_zyx.astype(np.float32), lowpass)
-    labels = np.asarray(ndimage.label(blurred > share * blurred.max())[0])  # type: ignore[index]
+    """A solvent mask for a noisy map: the largest connected part above a tenth of the maximum of the blurred map.
+
+    With the standard deviation of many maps (`spread_zyx`), also where that is above a fifth of its own maximum.
+    """
+    inside = _above(map_zyx, 0.1, lowpass)
+    if spread_zyx is not None:
+        inside |= _above(spread_zyx, 0.2, lowpass)
+    labels = np.asarray(ndimage.label(inside)[0])  # type: ignore[index]
     if not labels.any():
-        return np.ones_like(blurred)
+        return np.ones(map_zyx.shape, np.float32)
     sizes = np.bincount(labels.ravel())[1:]
-    inside = labels == 1 + sizes.argmax()
-    return _soft(_distance(inside) - grow, edge)
+    return _soft(_distance(labels == 1 + sizes.argmax()) - grow, edge)
+
+
+def _above(map_zyx: np.ndarray, share: float, lowpass: float) -> np.ndarray:
+    blurred = ndimage.gaussian_filter(map_zyx.astype(np.float32), lowpass)
+    return blurred > share * blurred.max()
 
 
 def _distance(inside: np.ndarray) -> np.ndarray:

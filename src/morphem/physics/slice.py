@@ -42,18 +42,24 @@ def insert(
     coords_k2: torch.Tensor,
     odd_c: torch.Tensor,
     cube_zyxc: torch.Tensor,
+    power_bk: torch.Tensor | None = None,
+    factor_bp: torch.Tensor | None = None,
 ) -> None:
     """Add the adjoint of `sample` into `cube_zyxc`: ⟨sample(cube), value⟩ = ⟨cube, insert(value)⟩.
 
+    Channels after those of `value_bkc` are products power_k · factor_p of an image, all even, which are never laid out.
     On the CPU every thread owns a slab of z and passes over all slices, so the sum's order, and with it the result,
     does not depend on the number of threads.
     """
+    if power_bk is None or factor_bp is None:
+        power_bk, factor_bp = value_bkc.new_zeros(value_bkc.shape[:2]), value_bkc.new_zeros(len(value_bkc), 0)
     if not _numba_serves(cube_zyxc):
-        _insert_torch(value_bkc, matrix_b33, coords_k2, odd_c, cube_zyxc)
+        product_bkp = power_bk[..., None] * factor_bp[:, None]
+        _insert_torch(torch.cat([value_bkc, product_bkp], -1), matrix_b33, coords_k2, odd_c, cube_zyxc)
         return
-    h = cube_zyxc.shape[2] - 1
-    edges = _slab_edges(h, numba.get_num_threads())
-    _insert_numba(value_bkc.contiguous().numpy(), *_plain(matrix_b33, coords_k2, odd_c), edges, cube_zyxc.numpy())
+    edges = _slab_edges(cube_zyxc.shape[2] - 1, numba.get_num_threads())
+    value, power, factor = (array.float().contiguous().numpy() for array in (value_bkc, power_bk, factor_bp))
+    _insert_numba(value, power, factor, *_plain(matrix_b33, coords_k2, odd_c), edges, cube_zyxc.numpy())
 
 
 def insert_each(
@@ -140,8 +146,8 @@ def _sample_numba(cube_zyxc, matrix_b33, coords_k2, odd_c, value_bkc):
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True)
-def _insert_numba(value_bkc, matrix_b33, coords_k2, odd_c, edges, cube_zyxc):
-    h, channels = cube_zyxc.shape[2] - 1, cube_zyxc.shape[3]
+def _insert_numba(value_bkc, power_bk, factor_bp, matrix_b33, coords_k2, odd_c, edges, cube_zyxc):
+    h, channels, laid_out = cube_zyxc.shape[2] - 1, cube_zyxc.shape[3], value_bkc.shape[2]
     sign_c = np.where(odd_c, np.float32(-1), np.float32(1))
     for slab in numba.prange(len(edges) - 1):
         start, stop = edges[slab], edges[slab + 1]
@@ -151,8 +157,10 @@ def _insert_numba(value_bkc, matrix_b33, coords_k2, odd_c, edges, cube_zyxc):
                 inside, flipped, z0, y0, x0, fz, fy, fx = _locate(coords_k2[k, 0], coords_k2[k, 1], matrix_b33[b], h)
                 if not inside or z0 + 1 < start or z0 >= stop:
                     continue
-                for c in range(channels):
+                for c in range(laid_out):
                     mine_c[c] = value_bkc[b, k, c] * sign_c[c] if flipped else value_bkc[b, k, c]
+                for c in range(channels - laid_out):
+                    mine_c[laid_out + c] = power_bk[b, k] * factor_bp[b, c]
                 for dz in range(2):
                     if z0 + dz < start or z0 + dz >= stop:
                         continue

@@ -1,0 +1,190 @@
+"""From nothing to a fitted linear volume: starts at a coarse radius, the best of them, then finer and finer.
+
+Axes: n images, c classes, j features, q latent of a class, w latent of a wide subspace, z y x maps.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from morphem.data.dataset import Dataset
+from morphem.inference import classes as splitting
+from morphem.inference import heldout
+from morphem.inference.consensus import Consensus
+from morphem.inference.expectation import PADDING, Climb, Images, Model, evidence, remaining_noise
+from morphem.inference.linear import JointSpace, latents
+from morphem.inference.settings import LinearSettings
+from morphem.inference.subspaces import Subspaces
+from morphem.io.mrc import read_map_of
+from morphem.models.volume import LinearVolume
+from morphem.physics import cube as cubes
+from morphem.physics import masks
+from morphem.physics.noise import radii, window
+from morphem.run import Run
+
+RADII = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+FIRST, COARSE = 12, 16
+"""The radius of starts, and the one at which classes are told apart and models compared."""
+EXPONENTS = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""Of the likelihood in the first sweeps: with all of it, some starts stall."""
+SWEEPS_AT_START, SWEEPS_WITH_ALL = 7, 2
+SEEN_AT_START = 10_000
+"""Images; coarse maps need no more."""
+SHELLS_AT_START, SIZE_AT_START = 6, 0.1
+"""Eigenvolumes start as noise up to so many shells, of a tenth of the mean's norm."""
+CONTRAST = 0.04
+"""Variance at the start, where it is hidden."""
+NOISE_IMAGES = 2000
+"""That the noise is measured on."""
+WIDEST = 12
+"""Dimensions of the subspace that classes start from."""
+
+
+@dataclass(frozen=True)
+class March:
+    """What a fit goes on from: images to fit and to hold out, their consensus, and where all is said."""
+
+    images: Images
+    held_out: Images
+    everything: Images
+    """Both, for the last passes."""
+    consensus: Consensus
+    settings: LinearSettings
+    run: Run
+    part: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Dataset,
+        halves: tuple[np.ndarray, np.ndarray],
+        consensus: Consensus,
+        settings: LinearSettings,
+        run: Run,
+        part: str = "",
+    ) -> "March":
+        """Hold out a share of either half's rows."""
+        split = [heldout.split(rows, settings.held_out, run.seed, most=len(rows)) for rows in halves]
+        images, held_out, everything = (
+            Images(dataset, (first, second)) for first, second in (*zip(*split, strict=True), halves)
+        )
+        return cls(images, held_out, everything, consensus, settings, run, part)
+
+    @cached_property
+    def largest(self) -> float:
+        """The radius to end at: where half-maps of the consensus agree, or what is asked for."""
+        whole = self.images.dataset.lattice.radius
+        if self.settings.radius is not None:
+            return whole
+        resolution_A, dataset = self.consensus.fsc.resolution_A, self.images.dataset
+        reached = whole if resolution_A is None else round(dataset.box * dataset.pixel_A / resolution_A)
+        return float(min(whole, max(reached, 6)))
+
+    @cached_property
+    def few(self) -> Images:
+        """What coarse maps are fitted to."""
+        return self.images.some(SEEN_AT_START, self.run.seed)
+
+    def still(self) -> Model:
+        """(1, 0): the consensus map."""
+        map_zyx = torch.from_numpy(self.consensus.map_zyx).to(self.images.dataset.device)
+        return Model(LinearVolume.of(map_zyx[None], min(FIRST, self.largest), PADDING), self._estep(1, 0))
+
+    def subspace(self, latent_dim: int) -> Model:
+        """(1, q) at the radius of starts: the best of several."""
+        begun = (
+            (self._noise(latent_dim, start), self._sphere, f"start {start + 1}")
+            for start in range(self.settings.starts)
+        )
+        return self._best("start", [self._started(*one, SWEEPS_AT_START, EXPONENTS) for one in begun])
+
+    def mixture(self, wide: Model, classes: int, latent_dim: int) -> Model:
+        """(K, q) at the coarse radius, started from Gaussian mixtures in z of a wide subspace: the best of several."""
+        mask_zyx, space = self.mask(wide), JointSpace.of(wide)
+        z_nw = latents(self.few.dataset, wide, space, np.concatenate(self.few.halves)).z_nd
+        shape, contrast = (classes, latent_dim), wide.estep.contrast_variance
+        seeds = range(self.run.seed, self.run.seed + self.settings.starts)
+        begun = [splitting.split(space.volume, z_nw, *shape, seed, contrast) for seed in seeds]
+        sweeps = self.settings.sweeps
+        return self._best("split", [self._started(one, mask_zyx, f"{classes} classes", sweeps) for one in begun])
+
+    def of_maps(self, paths: tuple[Path, ...]) -> Model:
+        """(K, 0) at the radius of starts, from maps in files."""
+        dataset = self.images.dataset
+        maps = [read_map_of(path, dataset.box, dataset.pixel_A) for path in paths]
+        map_czyx = torch.from_numpy(np.stack(maps)).to(dataset.device)
+        contrast = CONTRAST if self.settings.contrast else 0.0
+        return splitting.of_maps(map_czyx, min(FIRST, self.largest), contrast)
+
+    def _best(self, what: str, models: list[Model]) -> Model:
+        """The model under which held-out images are likeliest."""
+        scores = [evidence(self.held_out.within(model.volume.radius), model).mean() for model in models]
+        best = int(np.argmax(scores))
+        if len(models) > 1:
+            told = ", ".join(f"{score:.2f}" for score in scores)
+            self.run.log(f"{what.capitalize()}s: held-out evidence {told} nats an image; {what} {best + 1} goes on")
+        return models[best]
+
+    def _started(
+        self, model: Model, mask_zyx: torch.Tensor, name: str, sweeps: int, exponents: tuple[float, ...] = ()
+    ) -> Model:
+        climb = Climb(self.run, mask_zyx, None if exponents else self.held_out, f"{self.part} {name}".strip())
+        model = climb(self.few.within(model.volume.radius), model, sweeps, exponents)
+        return splitting.without_small(model, len(self.few))
+
+    @property
+    def _sphere(self) -> torch.Tensor:
+        """What images can tell of a map, whatever is in it."""
+        return window(radii(self.images.dataset.box, 3)).to(self.images.dataset.device)
+
+    def _noise(self, latent_dim: int, start: int) -> Model:
+        """The consensus map, and low-passed noise within its mask."""
+        rng, still = torch.Generator().manual_seed(self.run.seed * 1000 + start), self.still()
+        mean_zyx = still.volume.map_czyx[0]
+        noise_qzyx = torch.randn(latent_dim, *mean_zyx.shape, generator=rng).to(mean_zyx.device)
+        low_qzyx = cubes.lowpass(noise_qzyx, SHELLS_AT_START) * torch.from_numpy(self.consensus.mask_zyx).to(mean_zyx)
+        size_q = low_qzyx.flatten(1).norm(dim=1)[:, None, None, None]
+        map_jzyx = torch.cat([mean_zyx[None], SIZE_AT_START * mean_zyx.norm() / size_q * low_qzyx])
+        return Model(LinearVolume.of(map_jzyx, still.volume.radius, PADDING), self._estep(1, latent_dim))
+
+    def _estep(self, classes: int, latent_dim: int) -> Subspaces:
+        contrast = CONTRAST if self.settings.contrast else 0.0
+        return Subspaces(classes, latent_dim, contrast).to(self.images.dataset.device)
+
+    def climb(self, model: Model, largest: float | None = None) -> Model:
+        """Up to a radius, at each until held-out images gain nothing more."""
+        return self._climbed(model, self.largest if largest is None else min(largest, self.largest))[0]
+
+    def finished(self, model: Model) -> Model:
+        """Up to the largest radius, and then with all images."""
+        model, images = self._climbed(model, self.largest)
+        last = dataclasses.replace(images, halves=self.everything.halves).within(self.largest)
+        return splitting.by_size(Climb(self.run, self.mask(model), None, self.part)(last, model, SWEEPS_WITH_ALL))
+
+    def _climbed(self, model: Model, largest: float) -> tuple[Model, Images]:
+        """The model, and the images with the noise that it leaves."""
+        climb, images = Climb(self.run, self.mask(model), self.held_out, self.part), self.images
+        for number, radius in enumerate(self._steps(model.volume.radius, largest)):
+            seen = images.some(SEEN_AT_START * 2**number, self.run.seed)
+            noise_gs = remaining_noise(seen.some(NOISE_IMAGES, self.run.seed).within(radius), model.at(radius))
+            images, seen = images.with_noise(noise_gs), seen.with_noise(noise_gs)
+            model = climb(seen.within(radius), model.at(radius), self.settings.sweeps)
+        return model, images
+
+    def _steps(self, start: float, largest: float) -> Iterable[float]:
+        return [float(radius) for radius in RADII if start < radius < largest] + [largest]
+
+    def mask(self, model: Model) -> torch.Tensor:
+        """The mask given, or one around what the maps hold and where they differ."""
+        map_jzyx = JointSpace.of(model).volume.map_czyx
+        if self.consensus.masked:
+            mask_zyx = self.consensus.mask_zyx
+        else:
+            spread_zyx = (map_jzyx[1:] ** 2).sum(0).sqrt().cpu().numpy() if len(map_jzyx) > 1 else None
+            mask_zyx = masks.automatic(self.consensus.map_zyx, spread_zyx)
+        return torch.from_numpy(mask_zyx).to(map_jzyx)

@@ -1,0 +1,55 @@
+"""A mixture of subspaces: K classes, each with a mean map and q eigenvolumes, by exact expectation-maximisation.
+
+Assumes poses that are known and a molecule that takes some distinct shapes, each of which moves a little: probabilistic
+principal component analysers, mixed (Tipping and Bishop, Neural Comput. 11, 443 (1999)), of the maps behind images.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from morphem.data.dataset import Dataset
+from morphem.ensemble import Ensemble, save
+from morphem.errors import InputError
+from morphem.inference import choosing
+from morphem.inference.consensus import start
+from morphem.inference.linear import placed, write_classes
+from morphem.inference.marching import COARSE, WIDEST, March
+from morphem.inference.settings import LinearSettings
+from morphem.methods import classify, variability
+from morphem.run import Run
+
+REFERENCES = variability.REFERENCES | classify.REFERENCES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(LinearSettings):
+    """K maps with q eigenvolumes each; the class of every image, and where in its class it is."""
+
+    classes: Annotated[int | None, Parameter(alias=["-K"])] = None
+    """How many classes; by default as many as held-out images support."""
+    latent_dim: Annotated[int | None, Parameter(alias="--zdim")] = None
+    """How many eigenvolumes a class has; by default as many as held-out images support."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.classes is None) != (self.latent_dim is None):
+            raise InputError("--classes --latent-dim: expected both, or neither to let held-out images choose")
+        if self.classes is not None and self.latent_dim is not None and min(self.classes, self.latent_dim) < 1:
+            raise InputError(f"--classes {self.classes} --latent-dim {self.latent_dim}: expected 1 or more of each")
+
+
+def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
+    """Classes from a mixture in a wide subspace, each with its principal axes, then finer and finer."""
+    dataset, consensus = start(dataset, run, config.mask)
+    march = March.of(dataset, dataset.halves(run.seed), consensus, config, run)
+    if config.classes and config.latent_dim:
+        wide = march.climb(march.subspace(WIDEST), COARSE)
+        model = march.mixture(wide, config.classes, config.latent_dim)
+    else:
+        model = choosing.both(march)
+    model = march.finished(model)
+    space, found = placed(dataset, model)
+    write_classes(run.folder / "maps", model, dataset.pixel_A)
+    return save(run, dataset, REFERENCES, space.volume.cpu(), found.z_nd, found.cov_ndd, found.weight_nc)
