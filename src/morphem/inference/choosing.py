@@ -70,13 +70,14 @@ def _say(march: March, candidate: Candidate, best: Candidate, mean: float, error
 
 def dimensions(march: March) -> Model:
     """(1, q): q from 0 up."""
-    return grown(march, judged(march, march.still()), DIMENSIONS, march.subspace).model
+    return grown(march, judged(march, march.subspace(0)), DIMENSIONS, march.subspace).model
 
 
 def classes(march: March, wide: Model, latent_dim: int = 0) -> Model:
     """(K, q) of given q: K from 1 up."""
-    one = march.still() if latent_dim == 0 else march.subspace(latent_dim)
-    return grown(march, judged(march, one), CLASSES, lambda count: march.mixture(wide, count, latent_dim)).model
+    return grown(
+        march, judged(march, march.subspace(latent_dim)), CLASSES, lambda count: march.mixture(wide, count, latent_dim)
+    ).model
 
 
 def both(march: March) -> Model:

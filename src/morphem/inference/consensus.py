@@ -65,13 +65,20 @@ class Consensus:
         write_fsc_star(folder / "consensus_fsc.star", self.fsc)
 
 
-def start(dataset: Dataset, run: Run, mask: Path | None) -> tuple[Dataset, Consensus]:
-    """What network methods begin with: the consensus map, written, and the dataset with the noise that it leaves."""
-    consensus = reconstruct(dataset, run.seed, mask=mask)
-    consensus.write(run.folder / "maps", dataset.pixel_A)
-    run.log(f"Consensus: {consensus.fsc.summary}")
+def start(
+    dataset: Dataset, run: Run, mask: Path | None, halves: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[Dataset, Consensus]:
+    """What most methods begin with: the consensus map and the dataset with the noise that it leaves.
+
+    The map is written, unless it is that of some images only (`halves`: rows of its two half-sets).
+    """
+    rows = np.arange(len(dataset)) if halves is None else np.concatenate(halves)
+    consensus = reconstruct(dataset, run.seed, mask=mask, halves=halves)
+    if halves is None:
+        consensus.write(run.folder / "maps", dataset.pixel_A)
+    run.log(f"Consensus{'' if halves is None else f' of {len(rows)} images'}: {consensus.fsc.summary}")
     volume = consensus.volume(dataset.lattice.radius).to(dataset.device)
-    return dataset.with_noise(residual_noise(dataset, volume)), consensus
+    return dataset.with_noise(residual_noise(dataset, volume, rows)), consensus
 
 
 def reconstruct(
@@ -80,23 +87,33 @@ def reconstruct(
     padding: int = 2,
     mask: Path | None = None,
     symmetry_g33: np.ndarray | None = None,
+    halves: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Consensus:
     """Back-project two half-sets, correlate them, and merge them under the prior that their FSC gives.
 
     The FSC is taken within the mask, given or made; one that is given also multiplies the map, not the half-maps.
     """
-    halves = [_accumulate(dataset, rows, padding, symmetry_g33) for rows in dataset.halves(seed)]
-    half_zyx = [half.solve(1e-3 * half.shell_weight_csj())[0].cpu().numpy() for half in halves]
-    fsc_s = _smooth(fsc(*half_zyx))[: int(dataset.lattice.radius) + 1].to(dataset.device)
-    weight_csj = 0.5 * sum(half.shell_weight_csj()[:, : len(fsc_s)] for half in halves)
-    whole, other = halves
-    whole.merge(other)
-    whole.finish()
-    map_zyx = whole.solve(weight_csj * ((1 - fsc_s) / fsc_s)[:, None])[0].cpu().numpy()
+    sums = [_accumulate(dataset, rows, padding, symmetry_g33) for rows in halves or dataset.halves(seed)]
+    map_czyx, half_hczyx = merged(*sums)
+    map_zyx, half_zyx = map_czyx[0], half_hczyx[:, 0]
     mask_zyx = masks.read(mask, dataset.box, dataset.pixel_A) if mask else masks.automatic(map_zyx)
     map_zyx = map_zyx * mask_zyx if mask else map_zyx
     curves = half_map_fsc(half_zyx[0], half_zyx[1], mask_zyx, dataset.pixel_A, seed)
     return Consensus(map_zyx, tuple(half_zyx), mask_zyx, mask is not None, curves)
+
+
+def merged(whole: NormalEquations, other: NormalEquations) -> tuple[np.ndarray, np.ndarray]:
+    """The map of every class (c, z, y, x) under the prior that its half-maps' FSC gives; half-maps (2, c, z, y, x).
+
+    The first half's sums become those of both.
+    """
+    halves = whole, other
+    half_hczyx = np.stack([half.solve(1e-3 * half.shell_weight_csj()).cpu().numpy() for half in halves])
+    shells = int(whole.lattice.radius) + 1
+    fsc_cs = torch.stack([_smooth(fsc(one, two))[:shells] for one, two in zip(*half_hczyx, strict=True)])
+    weight_csj = 0.5 * (whole.shell_weight_csj() + other.shell_weight_csj())[:, :shells]
+    whole.merge(other)
+    return whole.solve(weight_csj * ((1 - fsc_cs) / fsc_cs)[..., None].to(weight_csj)).cpu().numpy(), half_hczyx
 
 
 def _smooth(fsc_s: np.ndarray) -> torch.Tensor:
@@ -111,11 +128,11 @@ def _accumulate(dataset: Dataset, rows: np.ndarray, padding: int, symmetry_g33: 
     return sums
 
 
-def residual_noise(dataset: Dataset, volume: LinearVolume) -> torch.Tensor:
+def residual_noise(dataset: Dataset, volume: LinearVolume, rows: np.ndarray | None = None) -> torch.Tensor:
     """σ²(shell) per optics group: the mean of |X − X̂|² under one map; what moves is counted as noise."""
     power, estep, model = ShellPower(dataset.lattice, len(dataset.particles.optics_names)), Known(), ImageModel()
-    with progress(len(dataset), "Measuring the noise") as bar:
-        for observed in dataset.batches(500):
+    with progress(len(dataset) if rows is None else len(rows), "Measuring the noise") as bar:
+        for observed in dataset.batches(500, rows):
             known = estep(observed, volume, model)
             residual_bhk = model.residual(volume, observed, known.rotation_bh33, known.shift_bh2, known.z_bhq)
             power.add(residual_bhk[:, 0], dataset.particles.optics_n[observed.index_b])

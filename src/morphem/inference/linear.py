@@ -75,6 +75,19 @@ class Latents:
     cov_ndd: np.ndarray
     weight_nc: np.ndarray
 
+    def with_rows_of(self, other: "Latents", rows: np.ndarray) -> "Latents":
+        """These, with some rows from others; no class weights where the others have another number of classes."""
+        same = self.weight_nc.shape == other.weight_nc.shape
+        kept = (self.z_nd, other.z_nd), (self.cov_ndd, other.cov_ndd)
+        weights = (self.weight_nc, other.weight_nc) if same else (np.ones((len(self.z_nd), 1), np.float32),) * 2
+        return Latents(*(_replaced(mine, theirs, rows) for mine, theirs in (*kept, weights)))
+
+
+def _replaced(mine: np.ndarray, theirs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    mixed = mine.copy()
+    mixed[rows] = theirs[rows]
+    return mixed
+
 
 @torch.inference_mode()
 def latents(dataset: Dataset, model: Model, space: JointSpace, rows: np.ndarray | None = None) -> Latents:

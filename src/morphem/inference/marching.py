@@ -90,16 +90,11 @@ class March:
         """What coarse maps are fitted to."""
         return self.images.some(SEEN_AT_START, self.run.seed)
 
-    def still(self) -> Model:
-        """(1, 0): the consensus map."""
-        map_zyx = torch.from_numpy(self.consensus.map_zyx).to(self.images.dataset.device)
-        return Model(LinearVolume.of(map_zyx[None], min(FIRST, self.largest), PADDING), self._estep(1, 0))
-
     def subspace(self, latent_dim: int) -> Model:
-        """(1, q) at the radius of starts: the best of several."""
+        """(1, q) at the radius of starts: the best of several; without dimensions there is one."""
         begun = (
             (self._noise(latent_dim, start), self._sphere, f"start {start + 1}")
-            for start in range(self.settings.starts)
+            for start in range(self.settings.starts if latent_dim else 1)
         )
         return self._best("start", [self._started(*one, SWEEPS_AT_START, EXPONENTS) for one in begun])
 
@@ -144,13 +139,14 @@ class March:
 
     def _noise(self, latent_dim: int, start: int) -> Model:
         """The consensus map, and low-passed noise within its mask."""
-        rng, still = torch.Generator().manual_seed(self.run.seed * 1000 + start), self.still()
-        mean_zyx = still.volume.map_czyx[0]
-        noise_qzyx = torch.randn(latent_dim, *mean_zyx.shape, generator=rng).to(mean_zyx.device)
-        low_qzyx = cubes.lowpass(noise_qzyx, SHELLS_AT_START) * torch.from_numpy(self.consensus.mask_zyx).to(mean_zyx)
-        size_q = low_qzyx.flatten(1).norm(dim=1)[:, None, None, None]
-        map_jzyx = torch.cat([mean_zyx[None], SIZE_AT_START * mean_zyx.norm() / size_q * low_qzyx])
-        return Model(LinearVolume.of(map_jzyx, still.volume.radius, PADDING), self._estep(1, latent_dim))
+        rng = torch.Generator().manual_seed(self.run.seed * 1000 + start)
+        mean_zyx = torch.from_numpy(self.consensus.map_zyx).to(self.images.dataset.device)
+        noise_jzyx = torch.randn(latent_dim + 1, *mean_zyx.shape, generator=rng).to(mean_zyx.device)
+        map_jzyx = cubes.lowpass(noise_jzyx, SHELLS_AT_START) * torch.from_numpy(self.consensus.mask_zyx).to(mean_zyx)
+        map_jzyx *= SIZE_AT_START * mean_zyx.norm() / map_jzyx.flatten(1).norm(dim=1)[:, None, None, None]
+        map_jzyx[0] = mean_zyx
+        volume = LinearVolume.of(map_jzyx, min(FIRST, self.largest), PADDING)
+        return Model(volume, self._estep(1, latent_dim))
 
     def _estep(self, classes: int, latent_dim: int) -> Subspaces:
         contrast = CONTRAST if self.settings.contrast else 0.0
@@ -160,11 +156,13 @@ class March:
         """Up to a radius, at each until held-out images gain nothing more."""
         return self._climbed(model, self.largest if largest is None else min(largest, self.largest))[0]
 
-    def finished(self, model: Model) -> Model:
-        """Up to the largest radius, and then with all images."""
+    def finished(self, model: Model) -> tuple[Model, Dataset]:
+        """Up to the largest radius, and then with all images; the images with the noise that the model leaves."""
         model, images = self._climbed(model, self.largest)
         last = dataclasses.replace(images, halves=self.everything.halves).within(self.largest)
-        return splitting.by_size(Climb(self.run, self.mask(model), None, self.part)(last, model, SWEEPS_WITH_ALL))
+        model = splitting.by_size(Climb(self.run, self.mask(model), None, self.part)(last, model, SWEEPS_WITH_ALL))
+        noise_gs = remaining_noise(last.some(NOISE_IMAGES, self.run.seed), model)
+        return model, images.dataset.with_noise(noise_gs)
 
     def _climbed(self, model: Model, largest: float) -> tuple[Model, Images]:
         """The model, and the images with the noise that it leaves."""

@@ -108,6 +108,8 @@ class LinearSettings:
     """Solvent mask (.mrc, 0 to 1); by default one is made around the maps and where they differ."""
     contrast: Annotated[bool, Parameter(negative="")] = False
     """Every image has a contrast of its own, which is integrated out."""
+    halves: Annotated[bool, Parameter(negative="")] = False
+    """Fit two half-sets that share nothing; every image keeps the latents of its own, brought into one frame."""
     starts: int = 3
     """Random starts; the one that explains held-out images best goes on."""
     sweeps: int = 10

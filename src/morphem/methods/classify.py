@@ -14,8 +14,8 @@ from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
 from morphem.inference import choosing
-from morphem.inference.consensus import start
-from morphem.inference.linear import placed, write_classes
+from morphem.inference.expectation import Model
+from morphem.inference.fitting import fit_linear
 from morphem.inference.marching import COARSE, WIDEST, March
 from morphem.inference.settings import LinearSettings
 from morphem.methods import backproject
@@ -50,14 +50,12 @@ class Config(LinearSettings):
 
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     """Classes from a mixture in a wide subspace, or from maps, then finer and finer."""
-    dataset, consensus = start(dataset, run, config.mask)
-    march = March.of(dataset, dataset.halves(run.seed), consensus, config, run)
-    if config.init:
-        model = march.of_maps(config.init)
-    else:
+
+    def begin(march: March) -> Model:
+        if config.init:
+            return march.of_maps(config.init)
         wide = march.climb(march.subspace(WIDEST), COARSE)
-        model = march.mixture(wide, config.classes, 0) if config.classes else choosing.classes(march, wide)
-    model = march.finished(model)
-    space, found = placed(dataset, model)
-    write_classes(run.folder / "maps", model, dataset.pixel_A)
+        return march.mixture(wide, config.classes, 0) if config.classes else choosing.classes(march, wide)
+
+    space, found = fit_linear(dataset, config, run, begin)
     return save(run, dataset, REFERENCES, space.volume.cpu(), found.z_nd, found.cov_ndd, found.weight_nc)

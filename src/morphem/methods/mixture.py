@@ -13,8 +13,8 @@ from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
 from morphem.inference import choosing
-from morphem.inference.consensus import start
-from morphem.inference.linear import placed, write_classes
+from morphem.inference.expectation import Model
+from morphem.inference.fitting import fit_linear
 from morphem.inference.marching import COARSE, WIDEST, March
 from morphem.inference.settings import LinearSettings
 from morphem.methods import classify, variability
@@ -42,14 +42,12 @@ class Config(LinearSettings):
 
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     """Classes from a mixture in a wide subspace, each with its principal axes, then finer and finer."""
-    dataset, consensus = start(dataset, run, config.mask)
-    march = March.of(dataset, dataset.halves(run.seed), consensus, config, run)
-    if config.classes and config.latent_dim:
+
+    def begin(march: March) -> Model:
+        if config.classes is None or config.latent_dim is None:
+            return choosing.both(march)
         wide = march.climb(march.subspace(WIDEST), COARSE)
-        model = march.mixture(wide, config.classes, config.latent_dim)
-    else:
-        model = choosing.both(march)
-    model = march.finished(model)
-    space, found = placed(dataset, model)
-    write_classes(run.folder / "maps", model, dataset.pixel_A)
+        return march.mixture(wide, config.classes, config.latent_dim)
+
+    space, found = fit_linear(dataset, config, run, begin)
     return save(run, dataset, REFERENCES, space.volume.cpu(), found.z_nd, found.cov_ndd, found.weight_nc)

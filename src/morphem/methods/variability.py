@@ -14,8 +14,8 @@ from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
 from morphem.inference import choosing
-from morphem.inference.consensus import start
-from morphem.inference.linear import placed
+from morphem.inference.expectation import Model
+from morphem.inference.fitting import fit_linear
 from morphem.inference.marching import March
 from morphem.inference.settings import LinearSettings
 from morphem.methods import backproject
@@ -52,9 +52,9 @@ class Config(LinearSettings):
 
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     """The subspace that explains most, from several starts, finer and finer."""
-    dataset, consensus = start(dataset, run, config.mask)
-    march = March.of(dataset, dataset.halves(run.seed), consensus, config, run)
-    model = march.subspace(config.latent_dim) if config.latent_dim else choosing.dimensions(march)
-    space, found = placed(dataset, march.finished(model))
-    space.write(run.folder / "maps", dataset.pixel_A)
+
+    def begin(march: March) -> Model:
+        return march.subspace(config.latent_dim) if config.latent_dim else choosing.dimensions(march)
+
+    space, found = fit_linear(dataset, config, run, begin)
     return save(run, dataset, REFERENCES, space.volume.cpu(), found.z_nd, found.cov_ndd)

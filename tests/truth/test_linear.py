@@ -1,0 +1,225 @@
+"""Linear volumes fitted to images drawn from the model itself: what was put in must come out, with its uncertainty."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2
+
+from morphem.data.dataset import Dataset, Source
+from morphem.data.simulation import Simulation
+from morphem.data.synthetic import simulate
+from morphem.ensemble import Ensemble
+from morphem.inference import choosing
+from morphem.inference.consensus import start
+from morphem.inference.expectation import Model
+from morphem.inference.linear import JointSpace, Latents, placed
+from morphem.inference.marching import March
+from morphem.inference.settings import LinearSettings
+from morphem.inference.subspaces import Subspaces
+from morphem.methods import fit, load
+from morphem.models.image_model import ImageModel
+from morphem.models.volume import LinearVolume
+from morphem.physics import cube as cubes
+from morphem.run import Compute, Run
+
+BOX, IMAGES, VARIANCES = 32, 1500, [9.0, 4.0, 2.0]
+
+
+@dataclass
+class Drawn:
+    """A dataset drawn from a model, the model, and what was hidden in each image."""
+
+    dataset: Dataset
+    volume: LinearVolume
+    z_nq: np.ndarray
+    class_n: np.ndarray
+    contrast_n: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """Poses, shifts and CTFs of images of one map."""
+    folder = tmp_path_factory.mktemp("drawn") / "still"
+    simulate(folder, Simulation(kind="still", images=IMAGES, box=BOX, pixel_size=6.0, snr=1.0))
+    return Dataset.open(Source(folder / "particles.star"))
+
+
+def smooth(count: int, seed: int) -> torch.Tensor:
+    """Random maps within a ball, low-passed, of norm 1."""
+    rng = torch.Generator().manual_seed(seed)
+    noise = cubes.lowpass(torch.randn(count, BOX, BOX, BOX, generator=rng), 6) * ball(7)
+    return noise / noise.flatten(1).norm(dim=1)[:, None, None, None]
+
+
+def ball(radius: float) -> torch.Tensor:
+    """A density that is about 1 within a radius, and smooth."""
+    axes = torch.meshgrid(*[torch.arange(BOX) - BOX // 2] * 3, indexing="ij")
+    return torch.exp(-((torch.stack(axes).float().norm(dim=0) / radius) ** 4))
+
+
+def drawn(still: Dataset, q: int, classes: int = 1, spread: float = 0.0, noise: float = 100.0, seed: int = 0) -> Drawn:
+    """Balls with a texture of their class; eigenvolumes of variance 9, 4, 2; white noise."""
+    rng = np.random.default_rng(seed)
+    mean_czyx = 0.3 * ball(8) + 5 * smooth(classes, seed)
+    modes = (
+        [orthogonal(smooth(q, seed + 1 + c), VARIANCES[:q]) for c in range(classes)] if q else [mean_czyx[:0]] * classes
+    )
+    by_class = [torch.cat([mean_zyx[None], mode]) for mean_zyx, mode in zip(mean_czyx, modes, strict=True)]
+    volume = LinearVolume.of(torch.cat(by_class), still.lattice.radius, padding=2)
+    z_nq, class_n = rng.standard_normal((len(still), q)), rng.integers(classes, size=len(still))
+    contrast_n = 1 + spread * rng.standard_normal(len(still))
+    white = still.with_noise(torch.ones_like(still.noise_gs))
+    parts = []
+    for observed in white.batches(250):
+        feature_brcj = ImageModel().features(volume, observed).unflatten(-1, (classes, -1))
+        row = observed.index_b
+        phi_bj = contrast_n[row, None] * np.column_stack([np.ones(len(row)), z_nq[row]])
+        own_brj = feature_brcj[torch.arange(len(row)), :, class_n[row]]
+        centred_br = torch.einsum("brj,bj->br", own_brj, torch.from_numpy(phi_bj).float())
+        signal_bk = torch.view_as_complex(centred_br.unflatten(1, (-1, 2)).contiguous())
+        parts.append(signal_bk * observed.lattice.shift_phase(observed.shift_b2))
+    clean_nk = torch.cat(parts)
+    random = torch.from_numpy(rng.standard_normal((*clean_nk.shape, 2)).astype(np.float32))
+    packed_nk = clean_nk + torch.view_as_complex(random) * (noise / 2) ** 0.5
+    dataset = dataclasses.replace(white, packed_nk=packed_nk, noise_gs=torch.full_like(still.noise_gs, noise))
+    return Drawn(dataset, volume, z_nq, class_n, contrast_n)
+
+
+def orthogonal(mode_qzyx: torch.Tensor, variances: list[float]) -> torch.Tensor:
+    """Orthogonal maps of squared norms `variances`."""
+    flat_vq = torch.linalg.qr(mode_qzyx.flatten(1).mT)[0] * torch.tensor(variances).sqrt()
+    return flat_vq.mT.unflatten(1, mode_qzyx.shape[1:])
+
+
+def march(truth: Drawn, tmp_path, **settings) -> March:
+    run = Run(tmp_path / "run", Compute())
+    dataset, consensus = start(truth.dataset, run, None)
+    return March.of(dataset, dataset.halves(0), consensus, LinearSettings(**settings), run)
+
+
+@pytest.fixture(scope="module")
+def fitted(still, tmp_path_factory):
+    """Images of a mean and three eigenvolumes, and the fit to them."""
+    truth = drawn(still, 3)
+    one = march(truth, tmp_path_factory.mktemp("linear"))
+    model, dataset = one.finished(one.subspace(3))
+    return truth, dataset, *placed(dataset, model)
+
+
+def test_eigenvalues_are_those_of_the_truth(fitted):
+    _, _, space, found = fitted
+    variance_q = (space.volume.map_czyx[1:] ** 2).flatten(1).sum(1)
+    assert ((variance_q / torch.tensor(VARIANCES) > 0.8) & (variance_q / torch.tensor(VARIANCES) < 1.25)).all()
+    second_q = (found.z_nd**2).mean(0) + found.cov_ndd.diagonal(axis1=1, axis2=2).mean(0)
+    np.testing.assert_allclose(second_q, 1, atol=0.08)
+
+
+def covered(truth: Drawn, space: JointSpace, found: Latents, level: float) -> float:
+    """The share of images whose true z, in fitted coordinates, lies within the ellipsoid that is to hold `level`."""
+    fit_jv, true_jv = (volume.map_czyx.flatten(1).double() for volume in (space.volume, truth.volume))
+    gram_dd = fit_jv[1:] @ fit_jv[1:].mT
+    turn_dq = torch.linalg.solve(gram_dd, fit_jv[1:] @ true_jv[1:].mT).numpy()
+    shift_d = torch.linalg.solve(gram_dd, fit_jv[1:] @ (true_jv[0] - fit_jv[0])).numpy()
+    apart_nd = truth.z_nq @ turn_dq.T + shift_d - found.z_nd
+    distance_n = np.einsum("nd,nd->n", apart_nd, np.linalg.solve(found.cov_ndd, apart_nd[..., None])[..., 0])
+    return float((distance_n < chi2(apart_nd.shape[1]).ppf(level)).mean())
+
+
+def test_the_uncertainty_covers_the_truth(fitted):
+    truth, _, space, found = fitted
+    for level, short in ((0.5, 0.09), (0.9, 0.07), (0.95, 0.05)):  # few images: what the maps lack is not in it
+        assert level - short < covered(truth, space, found, level) < level + 0.02
+
+
+@pytest.mark.slow
+def test_the_uncertainty_covers_the_truth_where_maps_are_good(tmp_path):
+    simulate(tmp_path / "still", Simulation(kind="still", images=5000, box=BOX, pixel_size=6.0, snr=1.0))
+    truth = drawn(Dataset.open(Source(tmp_path / "still/particles.star")), 3)
+    one = march(truth, tmp_path)
+    model, dataset = one.finished(one.subspace(3))
+    space, found = placed(dataset, model)
+    for level, tolerance in ((0.5, 0.03), (0.9, 0.02), (0.95, 0.02)):
+        assert abs(covered(truth, space, found, level) - level) < tolerance
+
+
+def test_the_noise_is_measured_beneath_what_moves(fitted):
+    _, dataset, space, _ = fitted
+    np.testing.assert_allclose(dataset.noise_gs[0, 1 : int(space.volume.radius)], 100, rtol=0.04)
+
+
+def test_contrast_does_not_leak_into_z(still, tmp_path):
+    truth = drawn(still, 2, spread=0.2)
+    one = march(truth, tmp_path, contrast=True)
+    model, dataset = one.finished(one.subspace(2))
+    _, found = placed(dataset, model)
+    design = np.column_stack([np.ones(len(found.z_nd)), found.z_nd])
+    explained = design @ np.linalg.lstsq(design, truth.contrast_n, rcond=None)[0]
+    assert np.corrcoef(explained, truth.contrast_n)[0, 1] ** 2 < 0.05
+    assert model.estep.contrast_variance == pytest.approx(0.04, rel=0.3)
+
+
+def test_held_out_images_choose_the_dimensions_that_were_put_in(still, tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "DIMENSIONS", (1, 2, 3, 4))
+    assert choosing.dimensions(march(drawn(still, 2), tmp_path, starts=1)).estep.latent_dim == 2
+
+
+def test_held_out_images_choose_the_classes_that_were_put_in(still, tmp_path):
+    one = march(drawn(still, 0, classes=3), tmp_path, starts=1)
+    assert choosing.classes(one, one.climb(one.subspace(4))).classes == 3
+
+
+@pytest.mark.parametrize("noise", [100.0, 1e5], ids=["homogeneous", "noise"])
+def test_held_out_images_choose_one_map_where_nothing_moves(still, tmp_path, noise):
+    model = choosing.dimensions(march(drawn(still, 0, noise=noise), tmp_path, starts=1))
+    assert (model.classes, model.estep.latent_dim) == (1, 0)
+
+
+@pytest.mark.parametrize("name", ["classify", "mixture"])
+def test_classes_are_found(still, tmp_path, name):
+    truth = drawn(still, 0 if name == "classify" else 1, classes=3)
+    settings = {"latent_dim": 1} if name == "mixture" else {}
+    config = load(name).Config(classes=3, starts=1, **settings)
+    ensemble = fit(name, truth.dataset, config, Run(tmp_path / "run", Compute()))
+    assert agreement(truth.class_n, ensemble) > 0.98
+
+
+def agreement(class_n: np.ndarray, ensemble: Ensemble) -> float:
+    """The share of images in the class that most of theirs are in."""
+    label_n = ensemble.weight_nc.argmax(1)
+    return sum(np.bincount(label_n[class_n == c]).max() for c in np.unique(class_n)) / len(class_n)
+
+
+def test_classes_start_from_given_maps(still, tmp_path):
+    from morphem.io.mrc import write_map
+
+    truth = drawn(still, 0, classes=2)
+    paths = tuple(tmp_path / f"{c}.mrc" for c in range(2))
+    for path, map_zyx in zip(paths, truth.volume.map_czyx.numpy(), strict=True):
+        write_map(path, map_zyx, 6.0)
+    config = load("classify").Config(init=paths)
+    assert agreement(truth.class_n, fit("classify", truth.dataset, config, Run(tmp_path / "run", Compute()))) > 0.98
+
+
+def test_the_joint_space_of_one_map_is_a_point(still):
+    assert len(JointSpace.of(Model(drawn(still, 0).volume, Subspaces(1, 0))).volume.map_czyx) == 1
+
+
+def test_half_sets_fitted_apart_share_nothing(still, tmp_path):
+    """Other images in the second half leave the first half's maps as they are, bit for bit."""
+    truth = drawn(still, 2)
+    config = load("variability").Config(latent_dim=2, halves=True, starts=1)
+    ensemble = fit("variability", truth.dataset, config, Run(tmp_path / "one", Compute()))
+    for z_n, true_n in zip(ensemble.z_nq.T, truth.z_nq.T, strict=True):
+        assert abs(np.corrcoef(z_n, true_n)[0, 1]) > 0.9
+    other_nk = truth.dataset.packed_nk.clone()
+    other_nk[truth.dataset.halves(0)[1]] *= 0.5
+    other = dataclasses.replace(truth.dataset, packed_nk=other_nk)
+    fit("variability", other, config, Run(tmp_path / "two", Compute()))
+    for name in ("mean.mrc", "eigenvolume_001.mrc"):
+        first, again = (tmp_path / run / "maps/half1" / name for run in ("one", "two"))
+        assert first.read_bytes() == again.read_bytes()
+        second, changed = (tmp_path / run / "maps/half2" / name for run in ("one", "two"))
+        assert second.read_bytes() != changed.read_bytes()
