@@ -60,7 +60,7 @@ def fitted(folder: Path, run: Path, *words: object) -> dict:
     method, *options = words
     cost = command("fit", method, folder / "particles.star", "-o", run, *options)
     scores = json.loads(command("evaluate", run, "--truth", folder, "--json")["text"])
-    return {key: cost[key] for key in ("seconds", "cpu", "GB")} | scores
+    return scores | {key: cost[key] for key in ("seconds", "cpu", "GB")}
 
 
 def state_ceiling(folder: Path) -> float:

@@ -13,6 +13,7 @@ SCRIPTS = {
     "simulation.py": (),
     "backprojection.py": (),
     "ribosome.py": ("MORPHEM_FIXTURES",),
+    "kernel.py": (),
     "main_job.py": ("MORPHEM_DATA",),
     "networks.py --pin": (),
     "networks.py --pin --box 128 --images 2000": (),

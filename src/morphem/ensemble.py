@@ -4,7 +4,7 @@ Axes: n images, q latent, z y x maps.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 from morphem import __version__
 from morphem.config import from_plain, read_yaml, to_plain, write_yaml
 from morphem.data.dataset import Dataset, Source
+from morphem.data.latent_table import LatentTable
 from morphem.data.particles import Particles
 from morphem.errors import InputError
 from morphem.io.files import replacing
@@ -22,6 +23,7 @@ from morphem.io.reading import sha256
 from morphem.run import Run
 
 if TYPE_CHECKING:
+    from morphem.inference.kernel import Kernel
     from morphem.models.volume import Volume
 
 CONFIG = "config.yaml"
@@ -30,8 +32,8 @@ FILES = (CONFIG, "latents.parquet", "particles.star", "weights.safetensors")
 """What a finished run's folder holds at least."""
 FILES_OF_ROWS = ("particles", "passthrough", "ind", "poses", "ctf")
 """Options that name files which say something of each image."""
-MOST_CORRELATED = 32
-"""Dimensions of z up to which whole covariances are kept."""
+DECODERS = ("model", "kernel")
+"""What turns z into a map: the fitted volume, or local regression on the images."""
 MAY_CHANGE = {"settings.epochs", "settings.checkpoint_minutes", "version"}
 """Settings that a run may go on with although they differ."""
 
@@ -49,6 +51,8 @@ class Ensemble:
     """Posterior covariance of z."""
     weight_nc: np.ndarray
     """How probable each class is for each image; one column of ones where a method has no classes."""
+    half_n: np.ndarray
+    """The half-set of each image, 1 or 2."""
 
     @classmethod
     def open(cls, folder: Path | str) -> "Ensemble":
@@ -59,17 +63,8 @@ class Ensemble:
                 raise InputError(
                     f"{folder}: is not a finished run (no {name}); give a folder that `morphem fit` finished"
                 )
-        import pandas as pd
-
-        try:
-            table = pd.read_parquet(folder / "latents.parquet")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}/latents.parquet: cannot be read ({error}); fit the run again") from error
-        q = sum(name.startswith("z_") for name in table.columns)
-        latents = _columns(table, "z", q), _matrices(table, q)
-        classes = sum(name.startswith("class_") for name in table.columns)
-        weight_nc = _columns(table, "class", classes) if classes else np.ones((len(table), 1), np.float32)
-        return cls(folder, read_yaml(folder / CONFIG), *latents, weight_nc)
+        table = LatentTable.read(folder / "latents.parquet")
+        return cls(folder, read_yaml(folder / CONFIG), table.z_nq, table.cov_nqq, table.weight_nc, table.half_n)
 
     @property
     def method(self) -> str:
@@ -117,13 +112,15 @@ class Ensemble:
 
         Errors: InputError where z has another number of columns than the run, or the decoder is not known.
         """
-        z_nq = np.atleast_2d(np.asarray(z_nq, np.float32))
+        z_nq = np.array(z_nq, np.float32, ndmin=2)
         if z_nq.shape[1] != self.latent_dim:
             raise InputError(f"{self.folder}: z has {z_nq.shape[1]} numbers, the run's latent has {self.latent_dim}")
-        if decoder != "model":
-            raise InputError(f"--decoder {decoder}: is not known; expected model")
+        if decoder not in DECODERS:
+            raise InputError(f"--decoder {decoder}: is not known; expected {' or '.join(DECODERS)}")
         if box is not None and (box % 2 or not 2 <= box <= self.box):
             raise InputError(f"--map-box {box}: expected an even number of pixels, 2 to {self.box}")
+        if decoder == "kernel":
+            return (state.within(box).map_zyx for state in self.kernel.states(z_nq))
         return (self._map(z_q, box) for z_q in z_nq)
 
     def _map(self, z_q: np.ndarray, box: int | None) -> np.ndarray:
@@ -132,6 +129,27 @@ class Ensemble:
         with torch.inference_mode():
             device = next(self.volume.buffers()).device
             return self.volume.maps(torch.from_numpy(z_q[None]).to(device), box)[0].cpu().numpy()
+
+    @cached_property
+    def kernel(self) -> "Kernel":
+        """The other decoder: local regression of maps on the run's images, at the run's poses.
+
+        Errors: InputError for a run without latents, or one whose images are not there any more.
+        """
+        from morphem.inference import kernel
+        from morphem.inference.neighbours import Latents
+
+        if not self.latent_dim:
+            raise InputError(f"{self.folder}: has no latents to regress maps on; --decoder model decodes it")
+        latents, mask_zyx = Latents(self.z_nq, self.uncertainty_nqq), self.volume.mask_zyx
+        mask = mask_zyx.cpu().numpy() if mask_zyx.ndim else None
+        return kernel.decoder(self.refined_dataset(), latents, self.half_n, self.consensus_zyx, mask)
+
+    def refined_dataset(self) -> Dataset:
+        """The images at the poses that the run left, on the device of its volume."""
+        poses, dataset = self.poses, self.dataset()
+        particles = dataset.particles.with_poses(poses.rotation_n33, poses.shift_A_n2)
+        return replace(dataset, particles=particles, device=next(self.volume.buffers()).device.type)
 
     def dataset(self, radius: float | None = None) -> Dataset:
         """The images of the run, reopened from the stored paths."""
@@ -189,11 +207,13 @@ def save(
     """
     from morphem.models import save_volume
 
-    folder = run.folder
+    folder, half_n = run.folder, np.ones(len(dataset), np.int8)
+    half_n[dataset.halves(run.seed)[1]] = 2
+    weight_nc = np.ones((len(dataset), 1), np.float32) if weight_nc is None else weight_nc
     with replacing(folder / "weights.safetensors") as path:
         save_volume(path, volume)
     with replacing(folder / "latents.parquet") as path:
-        _latent_table(z_nq, uncertainty_nqq, dataset.halves(run.seed), weight_nc).to_parquet(path)
+        LatentTable(z_nq, uncertainty_nqq, weight_nc, half_n).write(path)
     with replacing(folder / "citations.bib") as path:
         path.write_text("\n".join(references.values()))
     dataset.particles.write(folder / "particles.star", {f"morphemZ{i}": column for i, column in enumerate(z_nq.T)})
@@ -227,39 +247,3 @@ def _with_absolute_paths(settings: Any) -> dict[str, Any]:
     """A dataclass as plain values; its paths hold wherever the run is taken up again."""
     paths = {name: str(value.absolute()) for name, value in vars(settings).items() if isinstance(value, Path)}
     return to_plain(settings) | paths
-
-
-def _latent_table(
-    z_nq: np.ndarray,
-    uncertainty_nqq: np.ndarray,
-    halves: tuple[np.ndarray, np.ndarray],
-    weight_nc: np.ndarray | None,
-):
-    import pandas as pd
-
-    q = z_nq.shape[1]
-    columns = {"index": np.arange(len(z_nq))}
-    columns |= {f"z_{i}": z_nq[:, i] for i in range(q)}
-    columns |= {f"cov_{i}_{j}": uncertainty_nqq[:, i, j] for i, j in _kept(q)}
-    if weight_nc is not None and weight_nc.shape[1] > 1:
-        columns |= {f"class_{c}": weight_nc[:, c] for c in range(weight_nc.shape[1])}
-    half_n = np.zeros(len(z_nq), np.int8)
-    for half, row in enumerate(halves, start=1):
-        half_n[row] = half
-    return pd.DataFrame(columns | {"half": half_n})
-
-
-def _kept(q: int) -> list[tuple[int, int]]:
-    """Which entries of a covariance are kept: the lower triangle, of a latent with many dimensions the diagonal."""
-    return [(i, j) for i in range(q) for j in range(i + 1) if i == j or q <= MOST_CORRELATED]
-
-
-def _columns(table, prefix: str, q: int) -> np.ndarray:
-    return table[[f"{prefix}_{i}" for i in range(q)]].to_numpy(np.float32, copy=True).reshape(len(table), q)
-
-
-def _matrices(table, q: int) -> np.ndarray:
-    matrix_nqq = np.zeros((len(table), q, q), np.float32)
-    for i, j in _kept(q):
-        matrix_nqq[:, i, j] = matrix_nqq[:, j, i] = table[f"cov_{i}_{j}"]
-    return matrix_nqq

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from morphem.analysis.decoders import better_decoder
 from morphem.data.dataset import Dataset, Source
 from morphem.data.particles import Particles
 from morphem.data.simulation import Simulation
@@ -461,6 +462,7 @@ def test_31_the_memory_of_training_is_predicted_within_a_fifth(tmp_path, encoder
 PEAK = """
 import sys, threading, time
 import psutil, torch
+from morphem.analysis.decoders import better_decoder
 from morphem.data.dataset import Dataset, Source
 from morphem.inference.memory import footprint
 from morphem.methods import vae
@@ -572,3 +574,21 @@ def test_32_two_states_are_told_apart(tmp_path):
     label_n = cluster(ensemble.z_nq, 2, seed=0).label_n - 1
     share = (label_n == state_n).mean()
     assert max(share, 1 - share) >= 0.95
+
+
+def test_every_run_with_latents_decodes_with_the_kernel(run, tiny):
+    """In image units, and as near to the truth as the consensus; a run without latents says so."""
+    _, ensemble = run
+    if not ensemble.latent_dim:
+        with pytest.raises(InputError, match="has no latents to regress maps on"):
+            ensemble.decode(ensemble.z_nq[:1], "kernel")
+        return
+    truth = np.mean([read_map(path)[0] for path in tiny.glob("vols/*.mrc")], axis=0)
+    for map_zyx in ensemble.decode(ensemble.z_nq[:2], "kernel", box=32):
+        assert np.corrcoef(truth.ravel(), map_zyx.ravel())[0, 1] > 0.9
+        assert 0.7 < (truth * map_zyx).sum() / (truth**2).sum() < 1.2
+    verdict = better_decoder(ensemble)
+    assert verdict.name == ("kernel" if verdict.gain > 0 else "model") and verdict.images > 10
+    assert better_decoder(ensemble, "kernel").name == "kernel"
+    with pytest.raises(InputError, match="--decoder other: is not known; expected model or kernel"):
+        ensemble.decode(ensemble.z_nq[:1], "other")

@@ -11,10 +11,11 @@ import torch
 from matplotlib.image import imread
 
 from morphem.analysis import Analysis, analyze, latent
-from morphem.analysis.maps import decode_series
+from morphem.analysis.decoding import decode_series
 from morphem.analysis.pictures import Camera, contour, lit_surface, resized, towards_viewer
 from morphem.analysis.report import percentages
 from morphem.config import write_yaml
+from morphem.data.latent_table import LatentTable
 from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.io.mrc import read_map, write_map
@@ -42,9 +43,8 @@ def write_run(folder: Path, latent_dim: int) -> Ensemble:
     halves = [maps[0] + 0.05 * rng.standard_normal(maps[0].shape) for _ in range(2)]
     write_fsc_star(folder / "maps" / "consensus_fsc.star", half_map_fsc(*halves, sphere(BOX, 6), PIXEL_A))
     save_volume(folder / "weights.safetensors", LinearVolume.of(torch.from_numpy(maps), BOX // 2 - 1))
-    columns = {"index": np.arange(IMAGES)} | {f"z_{i}": z for i, z in enumerate(z_nq.T)}
-    columns |= {f"cov_{i}_{j}": np.full(IMAGES, 0.1 * (i == j)) for i in range(latent_dim) for j in range(i + 1)}
-    pd.DataFrame(columns).to_parquet(folder / "latents.parquet")
+    cov_nqq, halves_n = np.zeros((*z_nq.shape, z_nq.shape[1])), 1 + np.arange(len(z_nq)) % 2
+    LatentTable(z_nq, cov_nqq, np.ones((len(z_nq), 1)), halves_n).write(folder / "latents.parquet")
     source = {"particles": "<script>.star", "no_ctf": True}
     described = {"method": "variability", "version": "0", "seed": 0, "source": source, "settings": {"epochs": 3}}
     write_yaml(folder / "config.yaml", described | {"box": BOX, "pixel_A": PIXEL_A, "radius": BOX / 2 - 1})

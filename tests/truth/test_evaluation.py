@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from morphem.config import write_yaml
+from morphem.data.latent_table import LatentTable
 from morphem.ensemble import Ensemble
 from morphem.errors import InputError
-from morphem.evaluation.latents import angle_error, class_agreement, neighbourhood_similarity
+from morphem.evaluation.latents import angle_error, class_agreement, clusters, neighbourhood_similarity
 from morphem.evaluation.truth import Truth, evaluate
 from morphem.io.mrc import write_map
 from morphem.models import save_volume
@@ -61,9 +62,8 @@ def write_run(folder: Path, latent_dim: int, rows: range = range(IMAGES), stack:
     maps = np.concatenate([mean[None], right[:latent_dim].reshape(-1, BOX, BOX, BOX)])
     write_map(folder / "maps" / "consensus.mrc", mean, PIXEL_A)
     save_volume(folder / "weights.safetensors", LinearVolume.of(torch.from_numpy(maps), BOX // 2 - 1))
-    columns = {"index": np.arange(len(rows))} | {f"z_{i}": z for i, z in enumerate(z_nq.T)}
-    columns |= {f"cov_{i}_{j}": np.zeros(len(rows)) for i in range(latent_dim) for j in range(i + 1)}
-    pd.DataFrame(columns).to_parquet(folder / "latents.parquet")
+    cov_nqq, halves_n = np.zeros((*z_nq.shape, z_nq.shape[1])), 1 + np.arange(len(z_nq)) % 2
+    LatentTable(z_nq, cov_nqq, np.ones((len(z_nq), 1)), halves_n).write(folder / "latents.parquet")
     (folder / "particles.star").write_text(particles_star(rows, stack))
     source = {"particles": str(folder / "particles.star"), "no_ctf": True}
     described = {"method": "variability", "version": "0", "seed": 0, "source": source, "settings": {}}
@@ -191,6 +191,9 @@ def test_too_few_images_have_no_neighbourhoods():
 def test_classes_that_split_one_state_agree_in_part():
     true_n = np.repeat([0, 1], 50)
     apart = np.where(true_n == 0, -5.0, 5.0)[:, None]
-    assert class_agreement(true_n, apart) == (pytest.approx(1), pytest.approx(1))
+    assert class_agreement(true_n, clusters(apart, len(np.unique(true_n)))) == (pytest.approx(1), pytest.approx(1))
     half = np.where(np.arange(100) % 2 == 0, -5.0, 5.0)[:, None]
-    assert class_agreement(true_n, half) == (pytest.approx(0, abs=0.02), pytest.approx(0, abs=0.02))
+    assert class_agreement(true_n, clusters(half, len(np.unique(true_n)))) == (
+        pytest.approx(0, abs=0.02),
+        pytest.approx(0, abs=0.02),
+    )

@@ -168,7 +168,7 @@ def test_held_out_images_choose_the_dimensions_that_were_put_in(still, tmp_path,
 
 def test_held_out_images_choose_the_classes_that_were_put_in(still, tmp_path):
     one = march(drawn(still, 0, classes=3), tmp_path, starts=1)
-    assert choosing.classes(one, one.climb(one.subspace(4))).classes == 3
+    assert choosing.classes(*one.wide()).classes == 3
 
 
 @pytest.mark.parametrize("noise", [100.0, 1e5], ids=["homogeneous", "noise"])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -25,6 +25,9 @@ class Analysis:
     """How many maps along each of them, from the 5th to the 95th percentile of the images."""
     umap: Annotated[bool, Parameter(negative="--no-umap")] = True
     """Draw the latent with UMAP where it has three dimensions or more."""
+
+    decoder: Literal["auto", "model", "kernel"] = "auto"
+    """What turns z into maps: the run's model, local regression on the images, or what the images find likelier."""
 
     def __post_init__(self) -> None:
         if self.clusters < 1 or self.frames < 2 or (self.axes or 0) < 0:

@@ -3,7 +3,6 @@
 Axes: m maps of a series, q latent.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,7 @@ import numpy as np
 
 from morphem.analysis.pictures import VIEWS, Camera, Picture
 from morphem.ensemble import Ensemble
-from morphem.errors import InputError
 from morphem.inference.clusters import map_name
-from morphem.io.files import filling
 from morphem.io.mrc import read_map, write_map
 from morphem.run import tracked
 
@@ -49,14 +46,16 @@ def decoded(
     return tracked(ensemble.decode(z_mq, decoder, box), len(z_mq), "Decoding", "maps")
 
 
-def write_series(folder: Path, name: str, ensemble: Ensemble, z_mq: np.ndarray, camera: Camera) -> Series:
+def write_series(
+    folder: Path, name: str, ensemble: Ensemble, z_mq: np.ndarray, camera: Camera, decoder: str = "model"
+) -> Series:
     """`name`/map_001.mrc … and `name`.cxc in `folder`; one map is in memory at a time.
 
     The pictures are taken along the axis on which the projections differ most.
     """
     files = [f"{name}/{map_name(number)}" for number in range(1, len(z_mq) + 1)]
     projections: dict[str, list[np.ndarray]] = {axis: [] for axis in VIEWS}
-    for file, map_zyx in zip(files, decoded(ensemble, z_mq), strict=True):
+    for file, map_zyx in zip(files, decoded(ensemble, z_mq, decoder), strict=True):
         write_map(folder / file, map_zyx, ensemble.pixel_A)
         for axis, seen in projections.items():
             seen.append(camera.seen(map_zyx, axis).sum(0))
@@ -64,30 +63,6 @@ def write_series(folder: Path, name: str, ensemble: Ensemble, z_mq: np.ndarray, 
     pictures = tuple(camera.picture(read_map(folder / file)[0], axis) for file in files)
     (folder / f"{name}.cxc").write_text(chimerax_script(files, camera.level, playing=name != "kmeans"))
     return Series(name, z_mq, pictures, axis, ensemble.pixel_A)
-
-
-def decode_series(
-    ensemble: Ensemble, z_mq: np.ndarray, folder: Path, decoder: str, overwrite: bool, box: int | None = None
-) -> None:
-    """map_001.mrc …, Fourier-cropped to `box`, z.csv and maps.cxc in `folder`, all or none of them.
-
-    Errors: InputError where the folder holds maps and `overwrite` is not set.
-    """
-    former = [path for path in folder.glob("map_*.mrc") if re.fullmatch(r"map_\d{3,}", path.stem)]
-    if former and not overwrite:
-        raise InputError(f"{folder}: holds maps already ({former[0].name}); give another folder or --overwrite")
-    level, maps = camera_of(ensemble).level, decoded(ensemble, z_mq, decoder, box)
-    pixel_A = ensemble.pixel_A * ensemble.box / (box or ensemble.box)
-    with filling(folder) as aside:
-        for number, map_zyx in enumerate(maps, start=1):
-            write_map(aside / map_name(number), map_zyx, pixel_A)
-        names = sorted(path.name for path in aside.iterdir())
-        (aside / "maps.cxc").write_text(chimerax_script(names, level, playing=True))
-        np.savetxt(aside / "z.csv", z_mq, delimiter=",", fmt="%.7g")
-        for path in former:
-            path.unlink()
-        for path in aside.iterdir():
-            path.replace(folder / path.name)
 
 
 def chimerax_script(files: Sequence[str], level: float, playing: bool) -> str:

@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from morphem.analysis import Analysis, latent, plots
+from morphem.analysis.decoders import better_decoder
 from morphem.analysis.latent import Principal
 from morphem.analysis.maps import Series, camera_of, write_series
 from morphem.analysis.pictures import VIEWS, Camera
 from morphem.ensemble import Ensemble
-from morphem.inference.clusters import Clusters, cluster
+from morphem.inference.clusters import Clusters, cluster, count_distinct
 from morphem.physics.fsc import HalfMapFsc, read_fsc_star
 from morphem.run import NOTICE
 
@@ -114,7 +115,9 @@ def _history(page: Page, ensemble: Ensemble) -> bool:
 def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, camera: Camera) -> dict[str, Any]:
     """Cluster, decode, draw; the tables coordinates, clusters and maps."""
     principal = latent.principal_components(ensemble.z_nq)
-    clusters = cluster(ensemble.z_nq, settings.clusters, seed)
+    most = count_distinct(ensemble.z_nq) if ensemble.weight_nc.shape[1] > 1 else settings.clusters
+    clusters = cluster(ensemble.z_nq, min(settings.clusters, most), seed)
+    verdict = better_decoder(ensemble, settings.decoder, seed)
     embedded = settings.umap and ensemble.latent_dim > 2 and len(ensemble) > 4
     plane_n2 = latent.embed(ensemble.z_nq, seed) if embedded else None
     _draw_latent(page, principal, clusters, plane_n2)
@@ -122,14 +125,16 @@ def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, came
     centres = {"kmeans": ensemble.z_nq[clusters.centre_k]}
     paths = {f"pc{i + 1}": principal.path(i, settings.frames) for i in range(count)}
     states, *followed = (
-        write_series(page.folder, name, ensemble, z_mq, camera) for name, z_mq in (centres | paths).items()
+        write_series(page.folder, name, ensemble, z_mq, camera, verdict.name)
+        for name, z_mq in (centres | paths).items()
     )
     _write_tables(page.folder, principal, clusters, plane_n2, [states, *followed])
     _draw_states(page, states, clusters)
     players = [_player(page, series) for series in followed]
+    verdict.record(ensemble.folder)
     return {
         "latent": _components(principal, ensemble),
-        "states": {"count": len(clusters.centre_k), "axis": states.axis},
+        "states": {"count": len(clusters.centre_k), "axis": states.axis, "decoder": verdict.sentence},
         "players": players,
     }
 

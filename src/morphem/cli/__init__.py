@@ -45,9 +45,11 @@ COMMANDS = {
     "commands": {
         "demo": "Simulate a moving molecule, fit it, analyse it and write a report: the whole program in two minutes.",
         "simulate": "Make particle images of a molecule that moves, with the truth beside them.",
-        "decode": "Maps from latent coordinates, images, or a path between two images.",
         "analyze": "PCA, UMAP, k-means density maps and traversals of a run, plots and a report.",
         "evaluate": "Score a run against the truth it was simulated from.",
+    },
+    "decoding": {
+        "decode": "Maps from latent coordinates, images, or a path between two images.",
     },
     "particles": {
         "inspect": "What a particle table and its images hold, and what is wrong with them.",

@@ -61,10 +61,14 @@ def _ranks(from_mq: np.ndarray, to_nq: np.ndarray) -> np.ndarray:
     return rank_mn
 
 
-def class_agreement(true_n: np.ndarray, z_nq: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Adjusted Rand index and adjusted mutual information (arithmetic mean) of k-means on z, k = true states."""
-    states = min(len(np.unique(true_n)), len(np.unique(z_nq, axis=0)))
-    found_n = KMeans(states, n_init=10, random_state=seed).fit_predict(z_nq)  # pyright: ignore[reportArgumentType]
+def clusters(z_nq: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """Labels of k-means on z; fewer where there are fewer distinct z."""
+    count = min(count, len(np.unique(z_nq, axis=0)))
+    return KMeans(count, n_init=10, random_state=seed).fit_predict(z_nq)  # pyright: ignore[reportArgumentType]
+
+
+def class_agreement(true_n: np.ndarray, found_n: np.ndarray) -> tuple[float, float]:
+    """Adjusted Rand index and adjusted mutual information (arithmetic mean) of labels."""
     return float(adjusted_rand_score(true_n, found_n)), float(adjusted_mutual_info_score(true_n, found_n))
 
 

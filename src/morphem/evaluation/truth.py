@@ -19,7 +19,7 @@ from morphem.data.particles import Particles
 from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.evaluation.fsc import auc, benchmark_fsc
-from morphem.evaluation.latents import angle_error, class_agreement, neighbourhood_similarity
+from morphem.evaluation.latents import angle_error, class_agreement, clusters, neighbourhood_similarity
 from morphem.io import npy
 from morphem.io.mrc import read_map
 from morphem.physics.masks import around
@@ -111,11 +111,12 @@ def evaluate(ensemble: Ensemble, truth: Path | str, decoder: str = "model", seed
     _check_maps(ensemble, whole)
     real = np.flatnonzero(whole.state_n[row_n] >= 0)
     known, z_nq = whole.rows(row_n[real]), ensemble.z_nq[real]
+    label_n = ensemble.weight_nc[real].argmax(1) if ensemble.weight_nc.shape[1] > 1 else None
     if not whole.has_mask:
         notes.append("the truth has no mask.mrc: masked scores use a mask made from the mean true map")
     if len(real) < len(row_n):
         notes.append(f"{len(row_n) - len(real)} junk images are left out")
-    scores = _map_scores(ensemble, known, z_nq, decoder) | _latent_scores(known, z_nq, seed, notes)
+    scores = _map_scores(ensemble, known, z_nq, decoder) | _latent_scores(known, z_nq, label_n, seed, notes)
     run = {"run": str(ensemble.folder), "truth": str(truth), "method": ensemble.method, "decoder": decoder}
     seconds = round(time.monotonic() - start, 2)
     return run | scores | {"images": len(real), "seed": seed, "seconds": seconds, "notes": notes}
@@ -202,16 +203,26 @@ def _medoids(state_n: np.ndarray, z_nq: np.ndarray) -> tuple[np.ndarray, np.ndar
     return states, np.array([((z_nq - mean_q) ** 2).sum(1).argmin() for mean_q in mean_sq])
 
 
-def _latent_scores(truth: Truth, z_nq: np.ndarray, seed: int, notes: list[str]) -> dict[str, float | None]:
-    """Classes, neighbourhoods and the motion; all None for a run without latents or a truth of one state."""
+def _latent_scores(
+    truth: Truth, z_nq: np.ndarray, label_n: np.ndarray | None, seed: int, notes: list[str]
+) -> dict[str, float | None]:
+    """Classes (the run's own, else k-means of as many as true states), neighbourhoods and the motion.
+
+    All None for a run without latents or a truth of one state.
+    """
     if not z_nq.shape[1]:
         notes.append("the run has no latents: only maps are scored")
         return dict.fromkeys(LATENT_SCORES)
     if len(np.unique(truth.state_n)) == 1:
         notes.append("the truth has one state: only maps are scored")
         return dict.fromkeys(LATENT_SCORES)
-    classes = class_agreement(truth.state_n, z_nq, seed)
-    scores = (*classes, *_neighbours(truth, z_nq, seed, notes), *_motion(truth, z_nq, seed))
+    if label_n is None:
+        label_n = clusters(z_nq, len(np.unique(truth.state_n)), seed)
+    scores = (
+        *class_agreement(truth.state_n, label_n),
+        *_neighbours(truth, z_nq, seed, notes),
+        *_motion(truth, z_nq, seed),
+    )
     return dict(zip(LATENT_SCORES, scores, strict=True))
 
 

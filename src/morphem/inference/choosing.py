@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from morphem.inference.expectation import Model, evidence
-from morphem.inference.marching import COARSE, WIDEST, March
+from morphem.inference.marching import COARSE, March
 
 DIMENSIONS = (2, 4, 6, 8, 10, 12, 16, 20)
 CLASSES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -82,8 +82,8 @@ def classes(march: March, wide: Model, latent_dim: int = 0) -> Model:
 
 def both(march: March) -> Model:
     """(K, q): the best q of one class, the best K of none, then that K with dimensions, whichever gains."""
+    march, wide = march.wide()
     moving = judged(march, dimensions(march))
-    wide = march.climb(march.subspace(WIDEST), COARSE)
     still = judged(march, classes(march, wide))
     mean, error = still.gain(moving)
     best = still if mean > 2 * error else moving

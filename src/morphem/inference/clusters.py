@@ -39,7 +39,7 @@ def cluster(z_nq: np.ndarray, count: int, seed: int, start_kq: np.ndarray | None
 
     Errors: InputError where there are fewer distinct latents than clusters.
     """
-    distinct = len(np.unique(z_nq, axis=0))
+    distinct = count_distinct(z_nq)
     if not 1 <= count <= distinct:
         raise InputError(
             f"--clusters {count}: {len(z_nq)} images have {distinct} distinct latents; give 1 to {distinct}"
@@ -53,6 +53,12 @@ def cluster(z_nq: np.ndarray, count: int, seed: int, start_kq: np.ndarray | None
     nearest_first_n = np.argsort(distance_n, kind="stable")
     first_k = np.unique(label_n[nearest_first_n], return_index=True)[1]
     return Clusters(label_n, nearest_first_n[first_k], fitted.cluster_centers_[order_k])
+
+
+def count_distinct(z_nq: np.ndarray) -> int:
+    """How many latents differ by more than a thousandth of their deviation."""
+    scale = max(float(z_nq.std()), 1e-30)
+    return len(np.unique(np.round(z_nq / (1e-3 * scale)), axis=0))
 
 
 def _by_similarity(centre_kq: np.ndarray) -> np.ndarray:

@@ -47,11 +47,14 @@ class Consensus:
         on_map: bool = False,
         conditioning: str = "input",
     ) -> FieldVolume:
-        """A coordinate network of the map's amplitude, that adds to the map where `on_map` is set."""
+        """A coordinate network of the map's amplitude, that adds to the map where `on_map` is set.
+
+        It adds to what the map shows within its mask, given or automatic: the rest is noise that no image asks for.
+        """
         radius = dataset.lattice.radius
         shape = settings.width, settings.layers, settings.encoding, on_map, conditioning
         volume = FieldVolume(dataset.box, radius, latent_dim, *shape)
-        volume.start_from(self.volume(radius))
+        volume.start_from(LinearVolume.of(torch.from_numpy(self.map_zyx * self.mask_zyx)[None], radius))
         if self.masked:
             volume.mask_zyx = torch.from_numpy(self.mask_zyx)
         return volume.to(dataset.device)

@@ -34,6 +34,8 @@ class Hypotheses:
     """What the M-step adds to −log p(image | z), such as β·KL."""
     z_factor_bqq: torch.Tensor | None = None
     """L with L Lᵀ the covariance of z, of one hypothesis an image: what a draw needs, and a covariance has lost."""
+    feature_brc: torch.Tensor | None = None
+    """The slices of a linear volume's maps that the E-step has read (`ImageModel.features`), at the given poses."""
 
     @property
     def z_bhq(self) -> torch.Tensor:

@@ -99,9 +99,10 @@ def maximise(
     """The model that the sums of both halves ask for, in its gauge, and the sums of all."""
     precision_csj, whole = precision_from_halves(halves, mask_zyx), halves[0]
     whole.merge(halves[1])
-    volume = LinearVolume.of(whole.solve(precision_csj, LONGEST) * mask_zyx, model.volume.radius, PADDING)
-    volume = orthogonalised(volume, whole.moment_cjj)
-    estep = Subspaces(model.classes, model.estep.latent_dim, whole.contrast_variance() if model.estep.contrast else 0.0)
+    mean, variance = whole.contrast() if model.estep.contrast else (1.0, 0.0)
+    maps = mean * whole.solve(precision_csj, LONGEST) * mask_zyx
+    volume = orthogonalised(LinearVolume.of(maps, model.volume.radius, PADDING), whole.moment_cjj)
+    estep = Subspaces(model.classes, model.estep.latent_dim, variance)
     estep.prior_h = (whole.weight_c + 1) / (whole.images + model.classes)
     estep.exponent = model.estep.exponent
     return Model(volume, estep), whole

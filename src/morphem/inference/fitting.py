@@ -65,7 +65,7 @@ def _half(
     model, whitened = march.finished(begin(march))
     if model.classes > 1:
         write_classes(run.folder / "maps" / f"half{number}", model, dataset.pixel_A)
-    return placed(whitened, model)
+    return placed(whitened, model, rows)
 
 
 def _say_agreement(run: Run, one_nd: np.ndarray, other_nd: np.ndarray) -> None:

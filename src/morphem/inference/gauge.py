@@ -19,13 +19,26 @@ def orthogonalised(volume: LinearVolume, moment_cjj: torch.Tensor) -> LinearVolu
 def _principal(map_jzyx: torch.Tensor, moment_jj: torch.Tensor) -> torch.Tensor:
     if len(map_jzyx) == 1 or moment_jj[0, 0] <= 0:
         return map_jzyx
-    moment_jj = moment_jj / moment_jj[0, 0]
+    mean_q, turn_qq = frame(map_jzyx, moment_jj / moment_jj[0, 0])
+    return in_frame(map_jzyx, mean_q, turn_qq)
+
+
+def frame(map_jzyx: torch.Tensor, moment_jj: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(m, T) with z = m + T z', such that z' has mean 0, covariance 1 and U T orthogonal columns, the longest first.
+
+    `moment_jj` is the mean of φφᵀ, φ = [1, z].
+    """
     mean_q = moment_jj[0, 1:]
     cov_qq = moment_jj[1:, 1:] - mean_q[:, None] * mean_q
     factor_qq = torch.linalg.cholesky(cov_qq + 1e-9 * cov_qq.trace() * torch.eye(len(cov_qq)).to(cov_qq))
+    flat_qv = map_jzyx[1:].flatten(1)
+    gram_qq = factor_qq.mT @ (flat_qv @ flat_qv.mT).double() @ factor_qq
+    return mean_q, factor_qq @ torch.linalg.eigh(gram_qq).eigenvectors.flip(1)
+
+
+def in_frame(map_jzyx: torch.Tensor, mean_q: torch.Tensor, turn_qq: torch.Tensor) -> torch.Tensor:
+    """The maps [μ + U m, U T]."""
     flat_jv = map_jzyx.flatten(1)
-    gram_qq = factor_qq.mT @ (flat_jv[1:] @ flat_jv[1:].mT).double() @ factor_qq
-    turn_qq = factor_qq @ torch.linalg.eigh(gram_qq).eigenvectors.flip(1)
     mean_v = flat_jv[0] + mean_q.to(flat_jv) @ flat_jv[1:]
     return torch.cat([mean_v[None], turn_qq.mT.to(flat_jv) @ flat_jv[1:]]).unflatten(1, map_jzyx.shape[1:])
 

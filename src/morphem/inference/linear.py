@@ -15,6 +15,7 @@ import torch
 
 from morphem.data.dataset import Dataset
 from morphem.inference.expectation import Model, chunk
+from morphem.inference.gauge import frame, in_frame
 from morphem.io.mrc import write_map
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import LinearVolume
@@ -51,13 +52,12 @@ class JointSpace:
             LinearVolume.of(maps, volume.radius, volume.padding), place_cjd[:, 0], place_cjd[:, 1:].transpose(1, 2)
         )
 
-    def flipped(self, sign_d: torch.Tensor) -> "JointSpace":
-        """The same space with some axes turned round."""
-        sign_jzyx = torch.nn.functional.pad(sign_d, (1, 0), value=1.0)[:, None, None, None]
-        volume = LinearVolume.of(
-            self.volume.map_czyx * sign_jzyx.to(self.volume.map_czyx), self.volume.radius, self.volume.padding
-        )
-        return JointSpace(volume, self.offset_cd * sign_d, self.turn_cdq * sign_d[:, None])
+    def turned(self, mean_d: torch.Tensor, turn_dd: torch.Tensor) -> "JointSpace":
+        """The same space in coordinates z' with z = m + T z'."""
+        maps = in_frame(self.volume.map_czyx, mean_d, turn_dd)
+        volume = LinearVolume.of(maps, self.volume.radius, self.volume.padding)
+        back_dd = torch.linalg.inv(turn_dd)
+        return JointSpace(volume, (self.offset_cd - mean_d) @ back_dd.mT, back_dd @ self.turn_cdq)
 
     def write(self, folder: Path, pixel_A: float) -> None:
         """mean.mrc and eigenvolume_001.mrc …: what z = 1 adds to the mean."""
@@ -74,6 +74,12 @@ class Latents:
     z_nd: np.ndarray
     cov_ndd: np.ndarray
     weight_nc: np.ndarray
+
+    def turned(self, mean_d: torch.Tensor, turn_dd: torch.Tensor) -> "Latents":
+        """z' with z = m + T z'."""
+        back_dd, mean = np.linalg.inv(turn_dd.cpu().numpy()), mean_d.cpu().numpy()
+        z_nd, cov_ndd = (self.z_nd - mean) @ back_dd.T, back_dd @ self.cov_ndd @ back_dd.T
+        return Latents(z_nd.astype(np.float32), cov_ndd.astype(np.float32), self.weight_nc)
 
     def with_rows_of(self, other: "Latents", rows: np.ndarray) -> "Latents":
         """These, with some rows from others; no class weights where the others have another number of classes."""
@@ -116,10 +122,20 @@ def write_classes(folder: Path, model: Model, pixel_A: float) -> None:
             write_map(folder / f"class_{number:03d}_eigenvolume_{axis:03d}.mrc", axis_zyx, pixel_A)
 
 
-def placed(dataset: Dataset, model: Model) -> tuple[JointSpace, Latents]:
-    """The joint space, its axes turned so that Σ z³ > 0, and every image's place in it."""
+def placed(dataset: Dataset, model: Model, rows: np.ndarray | None = None) -> tuple[JointSpace, Latents]:
+    """The joint space and every image's place in it, such that over images (`rows`, or all) E[z zᵀ] = 1 and Σ z³ > 0.
+
+    The priors of the M-step make eigenvolumes a little short, and z as much too long: their product is right.
+    """
     space = JointSpace.of(model)
     found = latents(dataset, model, space)
-    sign_d = np.where((found.z_nd**3).sum(0) < 0, -1.0, 1.0).astype(np.float32)
-    turned = Latents(found.z_nd * sign_d, found.cov_ndd * sign_d[:, None] * sign_d, found.weight_nc)
-    return space.flipped(torch.from_numpy(sign_d).double().to(space.offset_cd)), turned
+    if not found.z_nd.shape[1]:
+        return space, found
+    counted = slice(None) if rows is None else rows
+    phi_nj = np.pad(found.z_nd[counted].astype(float), ((0, 0), (1, 0)), constant_values=1)
+    moment_jj = phi_nj.T @ phi_nj / len(phi_nj)
+    moment_jj[1:, 1:] += found.cov_ndd[counted].mean(0)
+    mean_d, turn_dd = frame(space.volume.map_czyx, torch.from_numpy(moment_jj).to(space.offset_cd))
+    third_d = (found.turned(mean_d, turn_dd).z_nd[counted] ** 3).sum(0)
+    turn_dd = turn_dd * torch.from_numpy(np.where(third_d < 0, -1.0, 1.0)).to(turn_dd)
+    return space.turned(mean_d, turn_dd), found.turned(mean_d, turn_dd)

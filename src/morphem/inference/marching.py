@@ -99,12 +99,13 @@ class March:
         return self._best("start", [self._started(*one, SWEEPS_AT_START, EXPONENTS) for one in begun])
 
     def mixture(self, wide: Model, classes: int, latent_dim: int) -> Model:
-        """(K, q) at the coarse radius, started from Gaussian mixtures in z of a wide subspace: the best of several."""
+        """(K, q) at the coarse radius, started from clusters in z of a wide subspace: the best of several."""
         mask_zyx, space = self.mask(wide), JointSpace.of(wide)
-        z_nw = latents(self.few.dataset, wide, space, np.concatenate(self.few.halves)).z_nd
-        shape, contrast = (classes, latent_dim), wide.estep.contrast_variance
-        seeds = range(self.run.seed, self.run.seed + self.settings.starts)
-        begun = [splitting.split(space.volume, z_nw, *shape, seed, contrast) for seed in seeds]
+        found = latents(self.few.dataset, wide, space, np.concatenate(self.few.halves))
+        spread_w = found.cov_ndd.diagonal(axis1=1, axis2=2).mean(0)
+        where, shape = (space.volume, found.z_nd, spread_w), (classes, latent_dim)
+        contrast = wide.estep.contrast_variance
+        begun = [splitting.split(*where, shape, start, contrast) for start in range(self.settings.starts)]
         sweeps = self.settings.sweeps
         return self._best("split", [self._started(one, mask_zyx, f"{classes} classes", sweeps) for one in begun])
 
@@ -115,6 +116,15 @@ class March:
         map_czyx = torch.from_numpy(np.stack(maps)).to(dataset.device)
         contrast = CONTRAST if self.settings.contrast else 0.0
         return splitting.of_maps(map_czyx, min(FIRST, self.largest), contrast)
+
+    def wide(self) -> tuple["March", Model]:
+        """The subspace that classes start from, at the coarse radius; the march on whitened by the noise beneath it."""
+        model = self.climb(self.subspace(WIDEST), COARSE)
+        noise_gs = remaining_noise(self.few.some(NOISE_IMAGES, self.run.seed).within(model.volume.radius), model)
+        images, held_out, everything = (
+            part.with_noise(noise_gs) for part in (self.images, self.held_out, self.everything)
+        )
+        return dataclasses.replace(self, images=images, held_out=held_out, everything=everything), model
 
     def _best(self, what: str, models: list[Model]) -> Model:
         """The model under which held-out images are likeliest."""

@@ -1,4 +1,4 @@
-"""What training a network takes of memory, before it starts.
+"""What a fit takes of memory, before it starts.
 
 The counts are those of the arrays that live at once; a test compares them with what a process takes.
 """
@@ -11,7 +11,7 @@ import torch
 from morphem.data.dataset import Dataset
 from morphem.errors import InputError
 from morphem.inference.gradient import images_at_once
-from morphem.inference.settings import LatentSettings, NetworkSettings
+from morphem.inference.settings import LatentSettings, LinearSettings, NetworkSettings
 from morphem.models.nets import Convolutions
 from morphem.physics.cube import half_ball
 
@@ -74,6 +74,24 @@ def refuse_what_does_not_fit(dataset: Dataset, settings: NetworkSettings) -> Non
         remedy = f"--batch-size {fits} fits" if fits else "give a smaller --width or --radius, or downsample the images"
         asked = f"--batch-size {settings.batch_size}: training would take {needed.of(settings.batch_size) / 1e9:.1f} GB"
         raise InputError(f"{asked} more, {free / 1e9:.1f} GB are free; {remedy}")
+
+
+def sums_of(box: int, radius: float, classes: int, features: int) -> float:
+    """Bytes of the sums of two half-sets, of a class being solved, and of maps, steps and their transforms."""
+    voxels = (2 * radius + 3) ** 2 * (radius + 2)
+    channels = 2 * features + features * (features + 1) // 2
+    return LIBRARIES + 4 * voxels * channels * (2 * classes + 4) + 4 * 8 * classes * features * box**3
+
+
+def refuse_sums_that_do_not_fit(dataset: Dataset, settings: LinearSettings) -> None:
+    """Errors: InputError where the accumulators of a linear volume would need more memory than is free."""
+    classes, dimensions = (getattr(settings, name, None) or 1 for name in ("classes", "latent_dim"))
+    needed, free = sums_of(dataset.box, dataset.lattice.radius, classes, dimensions + 1), _free(dataset.device)
+    if needed > free:
+        asked = f"{classes} classes of {dimensions} dimensions at radius {dataset.lattice.radius:g}"
+        raise InputError(
+            f"{asked}: the sums would take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; give a smaller --radius"
+        )
 
 
 def _free(device: str) -> float:

@@ -91,21 +91,40 @@ class NormalEquations(MStep):
             self.weight_c.index_add_(0, class_b, weight_b.double())
             self.contrast_c.index_add_(0, class_b, weight_b.double() * phi_bj[:, 0].double())
             for c in class_b.unique().tolist():
-                row = ((class_b == c) & (weight_b > NEGLIGIBLE)).nonzero()[:, 0].cpu().numpy()
-                if len(row):
-                    self._add(c, at[row], weight_b[row], phi_bj[row], phiphi_bjj[row])
+                chosen_b = (class_b == c) & (weight_b > NEGLIGIBLE)
+                if not chosen_b.any():
+                    continue
+                row = slice(None) if chosen_b.all() else chosen_b.nonzero()[:, 0].cpu().numpy()
+                feature_brj = self._features(c, at, hypotheses.feature_brc, row)
+                self._add(c, at[row], feature_brj, weight_b[row], phi_bj[row], phiphi_bjj[row])
         self.evidence += float(hypotheses.evidence_b.double().sum())
         self.images += len(observed)
 
+    def _features(
+        self, c: int, observed: Observed, feature_brc: torch.Tensor | None, row: slice | np.ndarray
+    ) -> torch.Tensor | None:
+        """a S V_j of a class's maps and some images; nothing where V = 0."""
+        if self.around is None:
+            return None
+        if feature_brc is None:
+            return ImageModel().features(self.around, observed[row], self._maps(c))
+        return feature_brc[row][..., self._maps(c)]
+
     def _add(
-        self, c: int, observed: Observed, weight_b: torch.Tensor, phi_bj: torch.Tensor, phiphi_bjj: torch.Tensor
+        self,
+        c: int,
+        observed: Observed,
+        feature_brj: torch.Tensor | None,
+        weight_b: torch.Tensor,
+        phi_bj: torch.Tensor,
+        phiphi_bjj: torch.Tensor,
     ) -> None:
         """Insert the images of a class."""
         model, sum_zyxp = ImageModel(), self.sum_czyxp[c]
         transfer_br, dtype = model.transfer(observed), sum_zyxp.dtype
         data_brj = model.centred(observed)[..., None] * phi_bj[:, None].to(dtype)
-        if self.around is not None:
-            data_brj -= model.features(self.around, observed, self._maps(c)) @ phiphi_bjj.to(dtype)
+        if feature_brj is not None:
+            data_brj -= feature_brj @ phiphi_bjj.to(dtype)
         data_brj *= (transfer_br * weight_b[:, None])[..., None].to(dtype)
         pair_bp = weight_b[:, None] * torch.stack([phiphi_bjj[:, j, i] for j, i in self.pairs], dim=1)
         matrix_b33 = self.padding * observed.ratio_b[:, None, None] * observed.rotation_b33
@@ -146,10 +165,11 @@ class NormalEquations(MStep):
         total_sj = value_vj.new_zeros(shells, value_vj.shape[1]).index_add_(0, shell_v, value_vj)
         return total_sj / torch.zeros(shells).to(total_sj).index_add_(0, shell_v, count_v.to(total_sj))[:, None]
 
-    def contrast_variance(self) -> float:
-        """Mean E[(s − 1)²] over the images."""
-        squares_c = self.moment_cjj[:, 0, 0] - 2 * self.contrast_c + self.weight_c
-        return float(squares_c.sum() / self.weight_c.sum())
+    def contrast(self) -> tuple[float, float]:
+        """Mean of the images' contrasts, and their variance about it as a share of its square."""
+        count = self.weight_c.sum()
+        mean, square = float(self.contrast_c.sum() / count), float(self.moment_cjj[:, 0, 0].sum() / count)
+        return mean, square / mean**2 - 1
 
     def _maps(self, c: int) -> slice:
         """Which of the volume's maps are those of a class."""

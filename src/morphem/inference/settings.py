@@ -123,3 +123,12 @@ class LinearSettings:
                 raise InputError(f"--{name} {getattr(self, name)}: expected 1 or more")
         if not 0 < self.held_out <= 0.5:
             raise InputError(f"--held-out {self.held_out}: expected a share above 0, up to 0.5")
+
+    def check(self, images: int) -> None:
+        """Errors: InputError for more classes or dimensions than so many images can tell apart."""
+        for name in ("classes", "latent_dim"):
+            asked = getattr(self, name, None) or 0
+            if asked > max(images // 10, 1):
+                raise InputError(
+                    f"--{name.replace('_', '-')} {asked}: {images} images are too few; give at least ten each"
+                )

@@ -37,10 +37,8 @@ class Overlaps:
     power_b: torch.Tensor
 
     @classmethod
-    def of(cls, observed: Observed, volume: LinearVolume, model: ImageModel, classes: int) -> "Overlaps":
-        """Those of whitened images with the slices of a volume's classes · features maps."""
-        feature_brc = model.features(volume, observed)
-        data_br = model.centred(observed)
+    def of(cls, data_br: torch.Tensor, feature_brc: torch.Tensor, classes: int) -> "Overlaps":
+        """Those of centred whitened images with the slices of a volume's classes · features maps."""
         by_class_bhrj = feature_brc.unflatten(-1, (classes, -1)).movedim(2, 1)
         gram_bhjj = by_class_bhrj.mT @ by_class_bhrj
         data_bhj = (feature_brc.mT @ data_br[..., None])[..., 0].unflatten(1, (classes, -1))
@@ -117,8 +115,9 @@ class Subspaces(EStep):
 
     def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
         assert isinstance(volume, LinearVolume)
-        overlaps = Overlaps.of(observed, volume, model, self.classes).tempered(self.exponent)
-        at = AtContrasts.of(overlaps)
+        feature_brc = model.features(volume, observed)
+        overlaps = Overlaps.of(model.centred(observed), feature_brc, self.classes)
+        at = AtContrasts.of(overlaps.tempered(self.exponent))
         s_bhn, logw_bhn = self._contrasts(at)
         joint_bhn = at.log_likelihood(s_bhn) + logw_bhn
         joint_bh = joint_bhn.logsumexp(2)
@@ -135,6 +134,7 @@ class Subspaces(EStep):
             cov_bhjj,
             evidence_b,
             torch.zeros_like(evidence_b),
+            feature_brc=feature_brc,
         )
 
     @property

@@ -36,12 +36,18 @@ def check(dataset: "Dataset", config: Any) -> None:
 
     Errors: InputError.
     """
-    from morphem.inference.memory import refuse_what_does_not_fit
-    from morphem.inference.settings import NetworkSettings
+    from morphem.inference.memory import refuse_sums_that_do_not_fit, refuse_what_does_not_fit
+    from morphem.inference.settings import LinearSettings, NetworkSettings
+    from morphem.io.mrc import read_map_of
     from morphem.physics import masks
 
     if mask := getattr(config, "mask", None):
         masks.read(mask, dataset.box, dataset.pixel_A)
+    for path in getattr(config, "init", ()):
+        read_map_of(path, dataset.box, dataset.pixel_A)
+    if isinstance(config, LinearSettings):
+        config.check(len(dataset))
+        refuse_sums_that_do_not_fit(dataset, config)
     if isinstance(config, NetworkSettings):
         config.check(len(dataset), dataset.box)
         refuse_what_does_not_fit(dataset, config)

@@ -16,7 +16,7 @@ from morphem.errors import InputError
 from morphem.inference import choosing
 from morphem.inference.expectation import Model
 from morphem.inference.fitting import fit_linear
-from morphem.inference.marching import COARSE, WIDEST, March
+from morphem.inference.marching import March
 from morphem.inference.settings import LinearSettings
 from morphem.methods import backproject
 from morphem.run import Run
@@ -54,7 +54,7 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     def begin(march: March) -> Model:
         if config.init:
             return march.of_maps(config.init)
-        wide = march.climb(march.subspace(WIDEST), COARSE)
+        march, wide = march.wide()
         return march.mixture(wide, config.classes, 0) if config.classes else choosing.classes(march, wide)
 
     space, found = fit_linear(dataset, config, run, begin)

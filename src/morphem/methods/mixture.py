@@ -15,7 +15,7 @@ from morphem.errors import InputError
 from morphem.inference import choosing
 from morphem.inference.expectation import Model
 from morphem.inference.fitting import fit_linear
-from morphem.inference.marching import COARSE, WIDEST, March
+from morphem.inference.marching import March
 from morphem.inference.settings import LinearSettings
 from morphem.methods import classify, variability
 from morphem.run import Run
@@ -46,7 +46,7 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     def begin(march: March) -> Model:
         if config.classes is None or config.latent_dim is None:
             return choosing.both(march)
-        wide = march.climb(march.subspace(WIDEST), COARSE)
+        march, wide = march.wide()
         return march.mixture(wide, config.classes, config.latent_dim)
 
     space, found = fit_linear(dataset, config, run, begin)

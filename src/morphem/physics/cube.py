@@ -90,7 +90,12 @@ def crop(map_czyx: torch.Tensor, box: int) -> torch.Tensor:
 
 def lowpass(map_czyx: torch.Tensor, radius: float) -> torch.Tensor:
     """Maps without what lies beyond a Fourier radius."""
-    return maps_of_cube(cube_of_maps(map_czyx, radius, padding=1), map_czyx.shape[-1], padding=1)
+    side = map_czyx.shape[-1]
+    k_z = torch.fft.fftfreq(side, 1 / side, device=map_czyx.device)
+    k_x = torch.arange(side // 2 + 1, device=map_czyx.device)
+    near_zyx = k_z[:, None, None] ** 2 + k_z[:, None] ** 2 + k_x**2 <= radius**2
+    spectrum_czyx = torch.fft.rfftn(map_czyx, dim=(-3, -2, -1)) * near_zyx
+    return torch.fft.irfftn(spectrum_czyx, s=(side,) * 3, dim=(-3, -2, -1))
 
 
 def interpolation_window(box: int, padding: int) -> torch.Tensor:
