@@ -16,6 +16,7 @@ from morphem.inference.rows import RowAdam, Rows
 from morphem.inference.schedules import BetaSchedule
 from morphem.inference.subspaces import Subspaces
 from morphem.inference.views import ImageView, MapView, PictureView
+from morphem.inference.windows import Weighted
 from morphem.io.mrc import read_map
 from morphem.models.field import FieldVolume
 from morphem.models.image_model import ImageModel
@@ -44,6 +45,7 @@ def esteps(dataset: Dataset) -> dict[str, EStep]:
         "Table": table.eval(),
         "PoseTable": poses.eval(),
         "Subspaces": Subspaces(2, 2, 0.04),
+        "Weighted": Weighted(np.full((len(dataset), 2), 0.5)),
     }
 
 
@@ -53,6 +55,7 @@ NAMES = (
     "Table",
     "PoseTable",
     "Subspaces",
+    "Weighted",
 )
 
 

@@ -62,6 +62,8 @@ def write_analysis(folder: Path, report: Path, ensemble: Ensemble, settings: Ana
     page.facts |= {"resolution": _resolution(curves), "history": _history(page, ensemble)}
     page.facts |= _latents(page, ensemble, settings, seed, camera) if ensemble.latent_dim else {"latent": None}
     page.write(report)
+    if verdict := page.facts.get("verdict"):
+        verdict.record(ensemble.folder)
 
 
 def data_uri(png: bytes) -> str:
@@ -131,8 +133,8 @@ def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, came
     _write_tables(page.folder, principal, clusters, plane_n2, [states, *followed])
     _draw_states(page, states, clusters)
     players = [_player(page, series) for series in followed]
-    verdict.record(ensemble.folder)
     return {
+        "verdict": verdict,
         "latent": _components(principal, ensemble),
         "states": {"count": len(clusters.centre_k), "axis": states.axis, "decoder": verdict.sentence},
         "players": players,

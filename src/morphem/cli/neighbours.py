@@ -112,9 +112,8 @@ BACKPROJECTION = IMAGES | {
     "--reg-weight": _refused("the filter comes from the half-maps' FSC; leave it out"),
     "--output-sumcount": _refused("sums and weights are not written; leave it out"),
 }
+PIXEL = {name: _idle("maps have the run's pixel size", 1) for name in ("--Apix", "--apix")}
 MAPS = {
-    "--Apix": _idle("maps have the run's pixel size", 1),
-    "--apix": _idle("maps have the run's pixel size", 1),
     "--flip": _refused("maps are written as they were fitted; leave it out"),
     "--invert": _refused("maps are written with protein positive; leave it out"),
     "-d": _refused("the report's maps have the run's box; `morphem decode` has --map-box"),
@@ -141,6 +140,7 @@ WORDS: dict[str, dict[str, Word]] = {
         "--prefix": _refused("maps are called map_001.mrc …; leave it out"),
     },
     "analyze": MAPS
+    | PIXEL
     | {
         "--ksample": Word("--clusters"),
         "--pc": Word("--axes"),

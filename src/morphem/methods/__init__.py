@@ -43,9 +43,9 @@ def check(dataset: "Dataset", config: Any) -> None:
 
     if mask := getattr(config, "mask", None):
         masks.read(mask, dataset.box, dataset.pixel_A)
-    for path in getattr(config, "init", ()):
-        read_map_of(path, dataset.box, dataset.pixel_A)
     if isinstance(config, LinearSettings):
+        for path in getattr(config, "init", ()):
+            read_map_of(path, dataset.box, dataset.pixel_A)
         config.check(len(dataset))
         refuse_sums_that_do_not_fit(dataset, config)
     if isinstance(config, NetworkSettings):
