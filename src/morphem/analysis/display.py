@@ -47,7 +47,8 @@ def display(
 def _along(ensemble: Ensemble, component: int, frames: int) -> tuple[np.ndarray, Iterator[Frame]]:
     """V at z = t·e_j, the other components at their means."""
     z_mq = np.repeat(ensemble.z_nq.mean(0)[None], frames, axis=0)
-    z_mq[:, component] = np.linspace(*np.percentile(ensemble.z_nq[:, component], [LOW, HIGH]), frames)
+    first, last = np.percentile(ensemble.z_nq[:, component], [LOW, HIGH])
+    z_mq[:, component] = np.linspace(first, last, frames)
     return z_mq, map(Frame, decoded(ensemble, z_mq))
 
 

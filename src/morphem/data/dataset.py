@@ -84,7 +84,7 @@ class Observed:
     def __len__(self) -> int:
         return len(self.sample_bk)
 
-    def __getitem__(self, rows: slice) -> "Observed":
+    def __getitem__(self, rows: slice | np.ndarray) -> "Observed":
         """Some of the images."""
         return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in _PER_IMAGE})
 

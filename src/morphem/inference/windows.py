@@ -24,6 +24,8 @@ NEVER = 1e-30
 class Weighted(EStep):
     """Every image belongs to windows by known weights, which need not add to 1."""
 
+    weight_nw: torch.Tensor
+
     def __init__(self, weight_nw: np.ndarray):
         super().__init__()
         self.register_buffer("weight_nw", torch.from_numpy(weight_nw).float())
@@ -72,6 +74,7 @@ def reconstruct_windows(
 
 def triangles(z_n: np.ndarray, count: int, low: float = 3.0, high: float = 97.0) -> np.ndarray:
     """Overlapping triangles along one component, (n, w): centred from one percentile to another, as wide as apart."""
-    centre_w = np.linspace(*np.percentile(z_n, [low, high]), count)
+    first, last = np.percentile(z_n, [low, high])
+    centre_w = np.linspace(first, last, count)
     step = centre_w[1] - centre_w[0]
     return np.clip(1 - np.abs(z_n[:, None] - centre_w) / step, 0, None)

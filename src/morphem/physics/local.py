@@ -60,7 +60,7 @@ class Cells:
     def measure(self, value_czyx: torch.Tensor, width: float) -> torch.Tensor:
         """Means over regions, (c, u, v, w), blurred by a Gaussian whose σ is `width` of the box's side."""
         regions = min(BOX_PARTS, self.box)
-        return self.smooth(functional.adaptive_avg_pool3d(value_czyx, (regions,) * 3), width)
+        return self.smooth(functional.adaptive_avg_pool3d(value_czyx, (regions, regions, regions)), width)
 
     def smooth(self, value_cuvw: torch.Tensor, width: float) -> torch.Tensor:
         """Regions blurred by a Gaussian whose σ is `width` of the box's side; a constant stays one."""
