@@ -6,6 +6,7 @@ Axes: b images, h hypotheses, k samples, r their real and imaginary parts, c cla
 
 import abc
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -156,7 +157,7 @@ class NormalEquations(MStep):
         The plane x = 0 holds both voxels of a pair ±k, so it counts half; not where a pair's sum lies on either
         (`once`), as before `fold`.
         """
-        shell_v = self._radius_zyx().round().long().flatten()
+        shell_v = self._radius_zyx.round().long().flatten()
         part_x = torch.ones(value_zyxj.shape[2], device=shell_v.device)
         part_x[0] = 0.5
         count_v = part_x.expand(value_zyxj.shape[:3]).flatten()
@@ -193,7 +194,7 @@ class NormalEquations(MStep):
 
     def step(self, c: int, precision_sj: torch.Tensor) -> torch.Tensor:
         """The cube (z, y, x, 2j) of (W + T)⁻¹(Y − T V) of a class."""
-        radius_zyx = self._radius_zyx()
+        radius_zyx = self._radius_zyx
         sum_zyxp = fold(self.sum_czyxp[c], self.odd_c)
         data_zyxc, weight_zyxp = sum_zyxp.split([2 * self.features, len(self.pairs)], dim=-1)
         below_zyx = radius_zyx.long().clamp(max=len(precision_sj) - 2)
@@ -205,12 +206,9 @@ class NormalEquations(MStep):
         value_zyxc[radius_zyx > self.lattice.radius + 0.5] = 0
         return value_zyxc
 
+    @cached_property
     def _radius_zyx(self) -> torch.Tensor:
-        """|k| of every voxel, in units of the unpadded lattice."""
-        h = self.sum_czyxp.shape[3] - 1
-        z = torch.arange(-h, h + 1) / self.padding
-        x = torch.arange(h + 1) / self.padding
-        return (z[:, None, None] ** 2 + z[:, None] ** 2 + x**2).sqrt().to(self.sum_czyxp.device)
+        return cubes.voxel_radius(self.sum_czyxp[0], self.padding)
 
 
 def solve_symmetric(weight_vp: torch.Tensor, ridge_vj: torch.Tensor, data_vcj: torch.Tensor) -> torch.Tensor:

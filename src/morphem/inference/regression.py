@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from morphem.data.dataset import Observed
+from morphem.inference.msteps import solve_symmetric
 from morphem.physics import cube as cubes
 from morphem.physics.lattice import Lattice
 from morphem.physics.slice import cube_shape, fold, insert
@@ -84,13 +85,13 @@ class Regression:
         """V_0, Y_0, W_00 at every voxel, (z, y, x), after mates are added; V is 0 beyond the lattice."""
         folded_zyxc, j = fold(sum_zyxc, self._odd_c), self.features
         data_zyxj = torch.view_as_complex(folded_zyxc[..., : 2 * j].unflatten(-1, (j, 2)).contiguous())
-        weight_zyxji = folded_zyxc.new_zeros(*folded_zyxc.shape[:3], j, j)
-        for c, (one, other) in enumerate(self._pairs, start=2 * j):
-            weight_zyxji[..., one, other] = weight_zyxji[..., other, one] = folded_zyxc[..., c]
-        ridge_zyxj = torch.stack([self._ridge(weight_zyxji[..., i, i]) for i in range(j)], -1)
-        value_zyx = _intercept(weight_zyxji + torch.diag_embed(ridge_zyxj), data_zyxj)
+        weight_zyxp = folded_zyxc[..., 2 * j :]
+        diagonal = [self._pairs.index((i, i)) for i in range(j)]
+        ridge_zyxj = torch.stack([self._ridge(weight_zyxp[..., p]) for p in diagonal], -1)
+        solved_zyx2j = solve_symmetric(weight_zyxp, ridge_zyxj, torch.view_as_real(data_zyxj).mT)
+        value_zyx = torch.view_as_complex(solved_zyx2j[..., 0].contiguous())
         within_zyx = self._radius_zyx <= self.lattice.radius + 0.5
-        return value_zyx * within_zyx, data_zyxj[..., 0], weight_zyxji[..., 0, 0]
+        return value_zyx * within_zyx, data_zyxj[..., 0], weight_zyxp[..., 0]
 
     def _ridge(self, weight_zyx: torch.Tensor) -> torch.Tensor:
         """`RIDGE` of the mean weight of each voxel's shell."""
@@ -100,18 +101,7 @@ class Regression:
 
     @cached_property
     def _radius_zyx(self) -> torch.Tensor:
-        """|k| of every voxel, in units of the unpadded lattice."""
-        h = self.shape[2] - 1
-        z = torch.arange(-h, h + 1, device=self.device) / self.padding
-        return (z[:, None, None] ** 2 + z[:, None] ** 2 + z[h:] ** 2).sqrt()
-
-
-def _intercept(matrix_zyxji: torch.Tensor, data_zyxj: torch.Tensor) -> torch.Tensor:
-    """The first unknown of positive definite systems, all voxels at once."""
-    if data_zyxj.shape[-1] == 1:
-        return data_zyxj[..., 0] / matrix_zyxji[..., 0, 0]
-    data_zyxj2 = torch.view_as_real(data_zyxj)
-    return torch.view_as_complex(torch.linalg.solve(matrix_zyxji, data_zyxj2)[..., 0, :].contiguous())
+        return cubes.voxel_radius(torch.empty(self.shape[:3], device=self.device), self.padding)
 
 
 @dataclass(frozen=True, eq=False)

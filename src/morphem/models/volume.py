@@ -93,9 +93,7 @@ class LinearVolume(Volume):
     def shell_amplitude(self) -> torch.Tensor:
         """Root mean square of the mean map's transform on every shell up to Nyquist, (s,)."""
         cube_zyxc = cubes.cube_of_maps(self.map_czyx[:1], self.box // 2 - 1, padding=1)
-        h = cube_zyxc.shape[2] - 1
-        k = torch.arange(-h, h + 1, device=cube_zyxc.device)
-        shell_v = (k[:, None, None] ** 2 + k[:, None] ** 2 + k[h:] ** 2).sqrt().round().long().flatten()
+        shell_v = cubes.voxel_radius(cube_zyxc, padding=1).round().long().flatten()
         power_v = (cube_zyxc**2).sum(-1).flatten()
         total_s = power_v.new_zeros(int(shell_v.max()) + 1).index_add_(0, shell_v, power_v)
         return (total_s / torch.bincount(shell_v)).sqrt()[: self.box // 2 + 1]

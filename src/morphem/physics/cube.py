@@ -54,6 +54,13 @@ def _overlap(h: int, side: int, device) -> tuple[torch.Tensor, torch.Tensor, tor
     return k_z % side, k_x, 1.0 - 2.0 * parity
 
 
+def voxel_radius(cube_zyxc: torch.Tensor, padding: int) -> torch.Tensor:
+    """|k| of every voxel of a half cube (z, y, x, …), in units of the unpadded lattice."""
+    h = cube_zyxc.shape[2] - 1
+    k = torch.arange(-h, h + 1, device=cube_zyxc.device) / padding
+    return (k[:, None, None] ** 2 + k[:, None] ** 2 + k[h:] ** 2).sqrt()
+
+
 def within_sphere(map_czyx: torch.Tensor) -> torch.Tensor:
     """What prepared images can tell of a map: nothing beyond their window, and no DC.
 
