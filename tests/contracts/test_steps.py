@@ -10,10 +10,11 @@ from morphem.data.dataset import Dataset
 from morphem.inference.esteps import EStep, Hypotheses, Known
 from morphem.inference.gradient import DivergedError, Gradient
 from morphem.inference.latents import Encoder, Table
-from morphem.inference.msteps import NormalEquations, solve_symmetric
+from morphem.inference.msteps import NormalEquations
 from morphem.inference.poses import PoseTable, turned, with_refinement
 from morphem.inference.rows import RowAdam, Rows
 from morphem.inference.schedules import BetaSchedule
+from morphem.inference.solving import solve_symmetric
 from morphem.inference.subspaces import Subspaces
 from morphem.inference.views import ImageView, MapView, PictureView
 from morphem.inference.windows import Weighted

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from morphem.data.dataset import Observed
+from morphem.inference import solving
 from morphem.inference.msteps import NormalEquations
 from morphem.inference.subspaces import Subspaces
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import LinearVolume
+from morphem.physics.cube import cube_of_maps, interpolation_window, maps_of_cube, voxel_radius
 from morphem.physics.lattice import Lattice
+from morphem.physics.noise import radii, window
 from morphem.physics.rotations import uniform
 
 MODEL, BOX, RADIUS = ImageModel(), 12, 4.0
@@ -89,10 +92,13 @@ def test_the_posterior_is_that_of_least_squares():
 
 
 @pytest.mark.parametrize("contrast", [0.0, 0.04])
-def test_the_penalised_likelihood_never_falls(contrast):
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_penalised_likelihood_never_falls(contrast, masked):
     observed, truth = drawn(60, 2, 2)
     rng = torch.Generator().manual_seed(1)
-    start = truth.map_czyx + 0.5 * truth.map_czyx.std() * torch.randn(truth.map_czyx.shape, generator=rng).double()
+    mask = window(radii(BOX, 3)).double() if masked else None
+    truth_czyx = truth.map_czyx if mask is None else truth.map_czyx * mask
+    start = truth_czyx * (1 + 0.5 * torch.randn(truth.map_czyx.shape, generator=rng).double())
     volume, estep = LinearVolume.of(start, RADIUS, padding=1), Subspaces(2, 2, contrast)
     precision_csj = torch.full((2, 5, 3), 0.3, dtype=torch.float64)
     scores = []
@@ -101,13 +107,41 @@ def test_the_penalised_likelihood_never_falls(contrast):
         sums = NormalEquations(observed.lattice, 3, 2, padding=1, around=volume, dtype=torch.float64)
         sums.update(observed, found)
         scores.append(sums.evidence - 0.3 * half_norm(volume))
-        volume = LinearVolume.of(sums.solve(precision_csj, longest=1), RADIUS, padding=1)
+        volume = LinearVolume.of(sums.solve(precision_csj, longest=1, mask_zyx=mask), RADIUS, padding=1)
     assert min(np.diff(scores)) > -1e-7 * abs(scores[-1])
     assert scores[-1] > scores[0] + 100
+    if mask is not None:
+        assert (volume.map_czyx[:, mask == 0] == 0).all()
 
 
 def half_norm(volume: LinearVolume) -> float:
-    """Σ |V|² over voxels of the cube, each Friedel pair once; the centre, which no image reaches, left out."""
-    power_zyx = (volume.cube_zyxc() ** 2).sum(-1)
+    """Σ |V|² over the voxels within the radius, each Friedel pair once; not the centre, which no image reaches."""
+    cube_zyxc = volume.cube_zyxc()
+    power_zyx = (cube_zyxc**2).sum(-1) * (voxel_radius(cube_zyxc, 1) <= RADIUS + 0.5)
     h = power_zyx.shape[2] - 1
     return float(power_zyx[:, :, 1:].sum() + 0.5 * power_zyx[:, :, 0].sum() - 0.5 * power_zyx[h, h, 0])
+
+
+def test_every_gradient_within_a_mask_is_a_step_up(monkeypatch):
+    """Of maps that vanish outside the mask, 2⟨Bδ, Y⟩ − ⟨Bδ, (W + T) Bδ⟩ rises with every gradient."""
+    observed, truth = drawn(40, 1, 1)
+    mask = window(radii(BOX, 3)).double()
+    sums = NormalEquations(observed.lattice, 2, 1, padding=1, dtype=torch.float64, around=truth)
+    sums.update(observed, Subspaces(1, 1)(observed, truth, MODEL))
+    system = sums.system(0, torch.full((5, 2), 0.3, dtype=torch.float64))
+    inside_zyx2j = ~system.outside_zyx[..., None, None]
+
+    def pull(value_zyx2j: torch.Tensor) -> torch.Tensor:
+        return mask / interpolation_window(BOX, 1) * maps_of_cube((value_zyx2j * inside_zyx2j).flatten(-2), BOX, 1)
+
+    reached, slope = [], []
+    for gradients in (1, 2, 4, 8, 300):
+        monkeypatch.setattr(solving, "GRADIENTS", gradients)
+        found = system.step(mask)
+        assert (found[:, mask == 0] == 0).all()
+        within = torch.where(mask > 0, found / mask, 0)
+        bent_zyx2j = system._times(cube_of_maps(found / interpolation_window(BOX, 1), RADIUS, 1).unflatten(-1, (2, -1)))
+        reached.append(float((within * (2 * pull(system.data_zyx2j) - pull(bent_zyx2j))).sum()))
+        slope.append(float(pull(system.data_zyx2j - bent_zyx2j).norm()))
+    assert (np.diff(reached) > 0).all()
+    assert slope[-1] < 0.1 * float(pull(system.data_zyx2j).norm())

@@ -16,7 +16,7 @@ import torch
 from morphem.data.dataset import Dataset
 from morphem.inference.gauge import orthogonalised, variances
 from morphem.inference.msteps import NormalEquations
-from morphem.inference.priors import precision_from_halves
+from morphem.inference.priors import Halves, precision_from_halves
 from morphem.inference.subspaces import Subspaces
 from morphem.inference.sweep import sweep
 from morphem.models.image_model import ImageModel
@@ -28,6 +28,8 @@ PADDING = 1
 """Of the cubes that are fitted: the residual M-step undoes what coarse interpolation does."""
 RISE = 0.01
 """In nats an image: a sweep that brings held-out images less has converged."""
+STILL = 2e-3
+"""Of the maps' power: a sweep that changes less has converged."""
 LONGEST = 1.5
 """Times the step that cannot lower the likelihood."""
 CHUNK = 8e6
@@ -77,6 +79,14 @@ class Model:
             return self
         return dataclasses.replace(self, volume=LinearVolume.of(self.volume.map_czyx, radius, PADDING))
 
+    def about_mean(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """m = Σ_c π_c μ_c (v), and rows (r, v) with Σ_r row rowᵀ = Σ_c π_c [(μ_c − m)(μ_c − m)ᵀ + U_c U_cᵀ]."""
+        map_cjv = self.volume.map_czyx.flatten(1).unflatten(0, (self.classes, -1)).clone()
+        share_c = self.estep.prior_h.to(map_cjv)
+        mean_v = torch.einsum("c,cv->v", share_c, map_cjv[:, 0])
+        map_cjv[:, 0] -= mean_v
+        return mean_v, map_cjv.mul_(share_c.sqrt()[:, None, None]).flatten(0, 1)
+
 
 def chunk(dataset: Dataset, maps: int) -> int:
     """How many images to work on at once."""
@@ -93,14 +103,15 @@ def accumulate(images: Images, model: Model, text: str = "Fitting") -> tuple[Nor
     return sums[0], sums[1]
 
 
-def maximise(
-    model: Model, halves: tuple[NormalEquations, NormalEquations], mask_zyx: torch.Tensor | float
-) -> tuple[Model, NormalEquations]:
+def maximise(model: Model, halves: Halves, mask_zyx: torch.Tensor) -> tuple[Model, NormalEquations]:
     """The model that the sums of both halves ask for, in its gauge, and the sums of all."""
-    precision_csj, whole = precision_from_halves(halves, mask_zyx), halves[0]
+    share_c, towards = None, None
+    if model.classes > 1:
+        share_c, towards = model.estep.prior_h, shared(model, halves, mask_zyx)
+    precision_csj, whole = precision_from_halves(halves, mask_zyx, share_c), halves[0]
     whole.merge(halves[1])
     mean, variance = whole.contrast() if model.estep.contrast else (1.0, 0.0)
-    maps = mean * whole.solve(precision_csj, LONGEST) * mask_zyx
+    maps = mean * whole.solve(precision_csj, LONGEST, mask_zyx, towards)
     volume = orthogonalised(LinearVolume.of(maps, model.volume.radius, PADDING), whole.moment_cjj)
     estep = Subspaces(model.classes, model.estep.latent_dim, variance)
     estep.prior_h = (whole.weight_c + 1) / (whole.images + model.classes)
@@ -108,30 +119,48 @@ def maximise(
     return Model(volume, estep), whole
 
 
+def shared(model: Model, halves: Halves, mask_zyx: torch.Tensor) -> LinearVolume:
+    """The map that all images ask for when no class has one of its own: what classes differ from."""
+    pooled = halves[0].pooled(model.estep.prior_h), halves[1].pooled(model.estep.prior_h)
+    precision_1sj = precision_from_halves(pooled, mask_zyx)
+    pooled[0].merge(pooled[1])
+    maps = pooled[0].solve(precision_1sj, LONGEST, mask_zyx)
+    return LinearVolume.of(maps, model.volume.radius, PADDING)
+
+
 @dataclass(frozen=True)
 class Climb:
-    """Sweeps of EM: which mask multiplies the maps, which images say when to stop, and where the history goes."""
+    """Sweeps of EM: outside which mask maps vanish, which images say when to stop, and where the history goes."""
 
     run: Run
-    mask_zyx: torch.Tensor | float
+    mask_zyx: torch.Tensor
     held_out: Images | None = None
     part: str = ""
 
     @torch.inference_mode()
     def __call__(self, images: Images, model: Model, sweeps: int, exponents: tuple[float, ...] = ()) -> Model:
-        """At most so many sweeps, the first at likelihoods raised to powers; fewer where held-out images say so."""
+        """Sweeps until held-out images gain nothing more or maps stand still, at most so many.
+
+        The first are at likelihoods raised to powers.
+        """
+        model = self._masked(model)
         before = self._judged(images, model)
         for number in range(sweeps):
             start = time.monotonic()
             model.estep.exponent = exponents[number] if number < len(exponents) else 1.0
             better, whole = maximise(model, accumulate(images, model), self.mask_zyx)
             better.estep.exponent = 1.0
-            after = self._judged(images, better)
-            self._record(images, better, model.estep.exponent, whole, after, time.monotonic() - start)
+            after, moved = self._judged(images, better), change(model, better)
+            told = {"exponent": model.estep.exponent, "change": float(f"{moved:.3g}")}
+            self._record(images, better, whole, told, after, time.monotonic() - start)
             model, gain, before = better, after - before, after
-            if gain < RISE:
+            if number >= len(exponents) and (gain < RISE or moved < STILL):
                 break
         return model
+
+    def _masked(self, model: Model) -> Model:
+        maps = model.volume.map_czyx * self.mask_zyx
+        return dataclasses.replace(model, volume=LinearVolume.of(maps, model.volume.radius, PADDING))
 
     def _judged(self, images: Images, model: Model) -> float:
         """Mean evidence of held-out images; without such every sweep counts as better."""
@@ -140,18 +169,30 @@ class Climb:
         return float(evidence(dataclasses.replace(images, halves=self.held_out.halves), model).mean())
 
     def _record(
-        self, images: Images, model: Model, exponent: float, whole: NormalEquations, held_out: float, seconds: float
+        self, images: Images, model: Model, whole: NormalEquations, told: dict, held_out: float, seconds: float
     ) -> None:
         numbers = {
             "radius": model.volume.radius,
             "images": len(images),
-            "exponent": exponent,
+            **told,
             "evidence": round(whole.evidence / whole.images, 5),
             "classes": [round(share, 5) for share in model.estep.prior_h.tolist()],
             "variances": [[float(f"{x:.5g}") for x in row] for row in variances(model.volume, model.classes).tolist()],
         }
         judged = {"held_out": round(held_out, 5)} if np.isfinite(held_out) else {}
         self.run.record(**({"part": self.part} if self.part else {}), **numbers, **judged, seconds=round(seconds, 3))
+
+
+def change(model: Model, better: Model) -> float:
+    """What share of the maps' power a sweep has changed: of their mean, or of the covariance about it.
+
+    The larger of |m' − m|²/|m'|² and ‖C' − C‖²/‖C'‖².
+    """
+    (mean_v, now_rv), (mean_then_v, then_rv) = better.about_mean(), model.about_mean()
+    moved = float((mean_v - mean_then_v).square().sum() / mean_v.square().sum().clamp(min=1e-30))
+    pairs = (now_rv, now_rv), (then_rv, then_rv), (now_rv, then_rv)
+    now, then, cross = (float((one @ other.mT).square().sum(dtype=torch.float64)) for one, other in pairs)
+    return max(moved, (now + then - 2 * cross) / max(now, 1e-30))
 
 
 @torch.inference_mode()

@@ -36,17 +36,14 @@ class JointSpace:
     @classmethod
     def of(cls, model: Model) -> "JointSpace":
         """Principal axes of Σ_c π_c [(μ_c − m)(μ_c − m)ᵀ + U_c U_cᵀ], largest first, from the maps' Gram matrix."""
-        volume, share_c = model.volume, model.estep.prior_h
-        map_cjv = volume.map_czyx.flatten(1).unflatten(0, (model.classes, -1)).clone()
-        mean_v = torch.einsum("c,cv->v", share_c.to(map_cjv), map_cjv[:, 0])
-        map_cjv[:, 0] -= mean_v
-        flat_rv, root_r = map_cjv.flatten(0, 1), share_c.sqrt().repeat_interleave(map_cjv.shape[1])
-        gram_rr = (flat_rv @ flat_rv.mT).double()
-        variance_d, vector_rd = torch.linalg.eigh(root_r[:, None] * gram_rr * root_r)
+        volume, (mean_v, row_rv) = model.volume, model.about_mean()
+        root_r = model.estep.prior_h.sqrt().repeat_interleave(len(row_rv) // model.classes)
+        gram_rr = (row_rv @ row_rv.mT).double()
+        variance_d, vector_rd = torch.linalg.eigh(gram_rr)
         keep_d = (variance_d > NOTHING * variance_d.max()).flip(0)
         variance_d, vector_rd = variance_d.flip(0)[keep_d], vector_rd.flip(1)[:, keep_d]
-        axis_dv = (root_r[:, None] * vector_rd).mT.to(flat_rv) @ flat_rv
-        place_cjd = (gram_rr @ (root_r[:, None] * vector_rd) / variance_d).unflatten(0, (model.classes, -1))
+        axis_dv = vector_rd.mT.to(row_rv) @ row_rv
+        place_cjd = (gram_rr @ vector_rd / variance_d / root_r[:, None]).unflatten(0, (model.classes, -1))
         maps = torch.cat([mean_v[None], axis_dv]).unflatten(1, volume.map_czyx.shape[1:])
         return cls(
             LinearVolume.of(maps, volume.radius, volume.padding), place_cjd[:, 0], place_cjd[:, 1:].transpose(1, 2)

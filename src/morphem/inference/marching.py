@@ -32,7 +32,7 @@ FIRST, COARSE = 12, 16
 """The radius of starts, and the one at which classes are told apart and models compared."""
 EXPONENTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the likelihood in the first sweeps: with all of it, some starts stall."""
-SWEEPS_AT_START, SWEEPS_WITH_ALL = 7, 2
+SWEEPS_AT_START = 7
 SEEN_AT_START = 10_000
 """Images; coarse maps need no more."""
 SHELLS_AT_START, SIZE_AT_START = 6, 0.1
@@ -167,10 +167,14 @@ class March:
         return self._climbed(model, self.largest if largest is None else min(largest, self.largest))[0]
 
     def finished(self, model: Model) -> tuple[Model, Dataset]:
-        """Up to the largest radius, and then with all images; the images with the noise that the model leaves."""
+        """Up to the largest radius, and with all images until maps stand still.
+
+        The images with the noise that the model leaves.
+        """
         model, images = self._climbed(model, self.largest)
         last = dataclasses.replace(images, halves=self.everything.halves).within(self.largest)
-        model = splitting.by_size(Climb(self.run, self.mask(model), None, self.part)(last, model, SWEEPS_WITH_ALL))
+        model = Climb(self.run, self.mask(model), None, self.part)(last, model, self.settings.sweeps)
+        model = splitting.by_size(model)
         noise_gs = remaining_noise(last.some(NOISE_IMAGES, self.run.seed), model)
         return model, images.dataset.with_noise(noise_gs)
 

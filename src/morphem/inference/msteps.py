@@ -13,6 +13,7 @@ import torch
 
 from morphem.data.dataset import Observed
 from morphem.inference.esteps import Hypotheses
+from morphem.inference.solving import System
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import LinearVolume
 from morphem.physics import cube as cubes
@@ -176,56 +177,54 @@ class NormalEquations(MStep):
         """Which of the volume's maps are those of a class."""
         return slice(c * self.features, (c + 1) * self.features)
 
-    def solve(self, precision_csj: torch.Tensor, longest: float = torch.inf) -> torch.Tensor:
+    def solve(
+        self,
+        precision_csj: torch.Tensor,
+        longest: float = torch.inf,
+        mask_zyx: torch.Tensor | None = None,
+        towards: LinearVolume | None = None,
+    ) -> torch.Tensor:
         """The maps V + Δ (classes · j, d, d, d), with prior precisions 1/τ at every shell, interpolated between them.
 
         Where many images lie all around, the normal operator is W followed by a multiplication of the map by w², w the
         window of interpolation: the maximum is 1/w² times the step that cannot lower the likelihood, or `longest` times
-        that where it is less. Steps of up to twice that one gain too. Of a back-projection (V = 0), what prepared
+        that where it is less. Steps of up to twice that one gain too. With a mask Δ vanishes outside it. The prior
+        draws maps to 0, or each class's first to the one of `towards`. Of a back-projection (V = 0), what prepared
         images do not tell is 0.
         """
-        step_zyxc = torch.stack([self.step(c, precision_sj) for c, precision_sj in enumerate(precision_csj)], dim=-2)
-        by_part_zyxc = step_zyxc.unflatten(-1, (2, -1)).transpose(-3, -2).flatten(-3)
-        map_czyx = cubes.maps_of_cube(by_part_zyxc, self.lattice.box, self.padding)
-        window_zyx = cubes.interpolation_window(self.lattice.box, self.padding).to(map_czyx)
-        if self.around is None:
-            return cubes.within_sphere(map_czyx / window_zyx)
-        return self.around.map_czyx + map_czyx * window_zyx * (window_zyx**-2).clamp(max=longest)
+        systems = (self.system(c, precision_sj, towards) for c, precision_sj in enumerate(precision_csj))
+        step_czyx = torch.cat([system.step(mask_zyx) for system in systems])
+        window_zyx = cubes.interpolation_window(self.lattice.box, self.padding).to(step_czyx)
+        step_czyx *= (window_zyx**-2).clamp(max=longest)
+        return cubes.within_sphere(step_czyx) if self.around is None else self.around.map_czyx + step_czyx
 
-    def step(self, c: int, precision_sj: torch.Tensor) -> torch.Tensor:
-        """The cube (z, y, x, 2j) of (W + T)⁻¹(Y − T V) of a class."""
+    def system(self, c: int, precision_sj: torch.Tensor, towards: LinearVolume | None = None) -> System:
+        """(W + T) Δ = Y − T (V − towards) of a class."""
         radius_zyx = self._radius_zyx
         sum_zyxp = fold(self.sum_czyxp[c], self.odd_c)
         data_zyxc, weight_zyxp = sum_zyxp.split([2 * self.features, len(self.pairs)], dim=-1)
         below_zyx = radius_zyx.long().clamp(max=len(precision_sj) - 2)
         part_zyx1 = (radius_zyx - below_zyx).clamp(max=1)[..., None]
         ridge_zyxj = precision_sj[below_zyx] ** (1 - part_zyx1) * precision_sj[below_zyx + 1] ** part_zyx1
+        data_zyx2j = data_zyxc.unflatten(-1, (2, -1))
         if self.around is not None:
-            data_zyxc = data_zyxc - self.around.cube_zyxc(self._maps(c)) * ridge_zyxj.repeat(1, 1, 1, 2)
-        value_zyxc = solve_symmetric(weight_zyxp, ridge_zyxj, data_zyxc.unflatten(-1, (2, -1))).flatten(-2)
-        value_zyxc[radius_zyx > self.lattice.radius + 0.5] = 0
-        return value_zyxc
+            away_zyx2j = self.around.cube_zyxc(self._maps(c)).unflatten(-1, (2, -1))
+            data_zyx2j = data_zyx2j - away_zyx2j * ridge_zyxj[..., None, :]
+        if towards is not None:
+            data_zyx2j[..., 0] += towards.cube_zyxc() * ridge_zyxj[..., :1]
+        outside_zyx = radius_zyx > self.lattice.radius + 0.5
+        return System(weight_zyxp, ridge_zyxj, data_zyx2j, outside_zyx, self.lattice.box, self.padding)
+
+    def pooled(self, share_c: torch.Tensor) -> "NormalEquations":
+        """Those of one map for all classes, about the mean of their first maps."""
+        assert self.around is not None
+        mean_zyx = torch.einsum("c,czyx->zyx", share_c.to(self.around.map_czyx), self.around.map_czyx[:: self.features])
+        around = LinearVolume.of(mean_zyx[None], self.around.radius, self.around.padding)
+        device, dtype = str(self.sum_czyxp.device), self.sum_czyxp.dtype
+        pooled = NormalEquations(self.lattice, 1, 1, self.padding, device, around=around, dtype=dtype)
+        pooled.sum_czyxp = self.sum_czyxp[..., [0, self.features, 2 * self.features]].sum(0, keepdim=True)
+        return pooled
 
     @cached_property
     def _radius_zyx(self) -> torch.Tensor:
         return cubes.voxel_radius(self.sum_czyxp[0], self.padding)
-
-
-def solve_symmetric(weight_vp: torch.Tensor, ridge_vj: torch.Tensor, data_vcj: torch.Tensor) -> torch.Tensor:
-    """x with (W + diag(ridge)) x = data at every voxel, by LDLᵀ elimination; W packed by rows; empty systems give 0."""
-    count = ridge_vj.shape[-1]
-    row = [list(weight_vp[..., j * (j + 1) // 2 : (j + 1) * (j + 2) // 2].unbind(-1)) for j in range(count)]
-    x = list(data_vcj.unbind(-1))
-    for j in range(count):
-        row[j][j] = (row[j][j] + ridge_vj[..., j]).clamp(min=1e-30)
-    for j in range(count):
-        for i in range(j + 1, count):
-            factor_v = row[i][j] / row[j][j]
-            for m in range(j + 1, i + 1):
-                row[i][m] = row[i][m] - factor_v * row[m][j]
-            x[i] = x[i] - factor_v[..., None] * x[j]
-    for j in reversed(range(count)):
-        for i in range(j + 1, count):
-            x[j] = x[j] - row[i][j][..., None] * x[i]
-        x[j] = x[j] / row[j][j][..., None].clamp(min=1e-30)
-    return torch.stack(x, dim=-1)

@@ -16,18 +16,31 @@ WEAK = 1e-3
 """Of the mean weight of a shell: the prior under which halves are compared."""
 
 
-def precision_from_halves(
-    halves: tuple[NormalEquations, NormalEquations], mask_zyx: torch.Tensor | float
-) -> torch.Tensor:
-    """1/τ, (classes, shells, j), of sums over two half-sets, compared within a mask."""
+Halves = tuple[NormalEquations, NormalEquations]
+
+
+def precision_from_halves(halves: Halves, mask_zyx: torch.Tensor, share_c: torch.Tensor | None = None) -> torch.Tensor:
+    """1/τ, (classes, shells, j), of sums over two half-sets, compared within a mask.
+
+    With the classes' shares, first maps are compared as what they add to their mean: the part of a class that halves
+    do not agree upon is then what all classes have.
+    """
     weight_csj = 0.5 * (halves[0].shell_weight_csj() + halves[1].shell_weight_csj())
-    first_cube, second_cube = (
-        cubes.cube_of_maps(half.solve(WEAK * weight_csj) * mask_zyx, half.lattice.radius, padding=half.padding)
-        for half in halves
-    )
+    first_cube, second_cube = (_cube(half, WEAK * weight_csj, mask_zyx, share_c) for half in halves)
     correlation_sc = _correlation(halves[0], first_cube, second_cube)
     correlation_csj = correlation_sc.unflatten(1, (len(weight_csj), -1)).transpose(0, 1)
     return weight_csj * (1 - correlation_csj) / correlation_csj
+
+
+def _cube(
+    half: NormalEquations, precision_csj: torch.Tensor, mask_zyx: torch.Tensor, share_c: torch.Tensor | None
+) -> torch.Tensor:
+    """The transforms (z, y, x, 2 · classes · j) of a half's maps under a prior."""
+    map_czyx = half.solve(precision_csj) * mask_zyx
+    if share_c is not None:
+        first_czyx = map_czyx[:: half.features]
+        first_czyx -= torch.einsum("c,czyx->zyx", share_c.to(map_czyx), first_czyx)
+    return cubes.cube_of_maps(map_czyx, half.lattice.radius, padding=half.padding)
 
 
 def _correlation(sums: NormalEquations, one_zyxc: torch.Tensor, two_zyxc: torch.Tensor) -> torch.Tensor:

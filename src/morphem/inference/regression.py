@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from morphem.data.dataset import Observed
-from morphem.inference.msteps import solve_symmetric
+from morphem.inference.solving import solve_symmetric
 from morphem.physics import cube as cubes
 from morphem.physics.lattice import Lattice
 from morphem.physics.slice import cube_shape, fold, insert
