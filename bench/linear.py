@@ -3,6 +3,7 @@
     python bench/linear.py hinge [--molecules 0 1 2 3 4] [--images 5000 --box 64]     variability, q = 6
     python bench/linear.py assembly | molecules [--images 20000]                      classify, K = 16 or 20
     python bench/linear.py relion70S                                                  variability; needs MORPHEM_DATA
+    python bench/linear.py size [--sizes 5000x64 10000x128 100000x64]                 variability: time and memory
 
 Every fit is a command as a user would give it, timed from its start to its end, with the most memory that it held. The
 ceilings: of maps, back-projection of the images of each true state; of classes, each image given to the likeliest true
@@ -31,7 +32,9 @@ from morphem.inference.subspaces import Subspaces
 from morphem.inference.windows import reconstruct_windows
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import LinearVolume
+from morphem.run import Compute, Run
 
+DIMENSIONS = 6
 KEYS = ("per_image_auc", "consensus_auc", "per_image_auc_masked", "motion_error_deg", "motion_error_mean_deg")
 
 
@@ -91,7 +94,7 @@ def hinge(scratch: Path, options: argparse.Namespace) -> None:
         folder = scratch / f"hinge{molecule}"
         shape = {"images": options.images, "box": options.box, "pixel_size": 192 / options.box}
         simulate(folder, Simulation(kind="hinge", snr=0.1, molecule_seed=molecule, seed=molecule, **shape))
-        row = fitted(folder, scratch / f"run{molecule}", "variability", "--latent-dim", 6, *options.more)
+        row = fitted(folder, scratch / f"run{molecule}", "variability", "--latent-dim", DIMENSIONS, *options.more)
         print(f"{molecule:>8}{row['seconds']:>9.1f}{row['cpu']:>7.1f}{row['GB']:>6.2f}", end="")
         print(
             f"{row['motion_error_deg']:>8.2f}{row['motion_error_mean_deg']:>7.2f}{row['per_image_auc']:>8.4f}", end=""
@@ -126,16 +129,48 @@ def ribosome(scratch: Path, options: argparse.Namespace) -> None:
     print(", ".join(f"{key} {row[key]:.4f}" for key in KEYS[:3]) + f"; {row['seconds']:.0f} s", flush=True)
 
 
+def size(scratch: Path, options: argparse.Namespace) -> None:
+    names = "seconds", "cpu", "sweeps", "G madd", "G madd/s", "GB", "counted GB"
+    print(f"{'images':>8}{'box':>5}" + "".join(f"{name:>11}" for name in names))
+    for images, box in (map(int, one.split("x")) for one in options.sizes):
+        folder = scratch / f"{images}x{box}"
+        simulate(folder, Simulation(images=images, box=box, pixel_size=192 / box, snr=0.1))
+        words = "fit", "variability", folder / "particles.star", "-o", scratch / f"run{images}x{box}"
+        cost = command(*words, "--latent-dim", DIMENSIONS, *options.more)
+        swept = [line for line in Run(words[-1], Compute()).history() if "radius" in line]
+        seconds, counted = sum(line["seconds"] for line in swept), sum(map(multiply_adds, swept)) / 1e9
+        told = cost["seconds"], cost["cpu"], seconds, counted, counted / seconds
+        memory = cost["GB"], needed(images, box, swept) / 1e9
+        values = "".join(f"{value:>11.1f}" for value in told) + "".join(f"{value:>11.2f}" for value in memory)
+        print(f"{images:>8}{box:>5}{values}", flush=True)
+
+
+def multiply_adds(line: dict) -> float:
+    """Of a sweep: sampling, Gram matrix, residual, insertion."""
+    features, samples = DIMENSIONS + 1, np.pi / 2 * line["radius"] ** 2
+    pairs = features * (features + 1) / 2
+    each = 16 * features + 2 * pairs + 2 * features**2 + 8 * (2 * features + pairs)
+    return line["images"] * samples * each
+
+
+def needed(images: int, box: int, swept: list[dict]) -> float:
+    """Bytes: packed images, complex64, and two half-sets' sums at the last radius, float32."""
+    features, radius = DIMENSIONS + 1, swept[-1]["radius"]
+    channels = 2 * features + features * (features + 1) / 2
+    return images * np.pi / 2 * (box / 2 - 1) ** 2 * 8 + 2 * 4 * channels * (2 * radius + 3) ** 2 * (radius + 2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("hinge", "assembly", "molecules", "relion70S"))
+    parser.add_argument("what", choices=("hinge", "assembly", "molecules", "relion70S", "size"))
     parser.add_argument("--molecules", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--images", type=int)
     parser.add_argument("--box", type=int, default=64)
+    parser.add_argument("--sizes", nargs="+", default=["5000x64", "10000x128", "100000x64"])
     options, options.more = parser.parse_known_args()
     options.images = options.images or (5000 if options.what == "hinge" else 20_000)
     with tempfile.TemporaryDirectory() as scratch:
-        {"hinge": hinge, "relion70S": ribosome}.get(options.what, classes)(Path(scratch), options)
+        {"hinge": hinge, "relion70S": ribosome, "size": size}.get(options.what, classes)(Path(scratch), options)
 
 
 if __name__ == "__main__":

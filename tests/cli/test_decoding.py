@@ -11,7 +11,8 @@ from morphem.evaluation import truth
 from morphem.io import pickles
 from morphem.io.mrc import read_map
 
-KERNEL = {"map_001.mrc", "map_001_half1.mrc", "map_001_half2.mrc", "maps.cxc", "z.csv", "states.csv"}
+LOCAL = {f"map_001_{name}.mrc" for name in ("half1", "half2", "resolution", "images")}
+KERNEL = {"map_001.mrc", "maps.cxc", "z.csv", "states.csv"} | LOCAL
 
 
 @pytest.fixture
@@ -87,6 +88,7 @@ def test_a_run_without_latents_or_images_has_no_kernel(morphem, refused, tiny, t
     assert morphem("backproject", tiny / "particles.star", "-o", tmp_path / "still").code == 0
     words = ["evaluate", tmp_path / "still", "--truth", tiny, "--decoder", "kernel"]
     refused(words, ["has no latents", "--decoder model"])
+    refused(["analyze", tmp_path / "still", "--decoder", "kernel"], ["has no latents", "--decoder model"])
     config = (run / "config.yaml").read_text().replace(str(tiny), str(tmp_path / "gone"))
     (run / "config.yaml").write_text(config)
     refused(["decode", run, "-o", tmp_path / "out", "--image", 3, "--decoder", "kernel"], ["gone"])

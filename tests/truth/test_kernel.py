@@ -17,7 +17,7 @@ from morphem.evaluation.fsc import auc, benchmark_fsc
 from morphem.evaluation.truth import Truth
 from morphem.inference.bandwidth import blend
 from morphem.inference.consensus import reconstruct
-from morphem.inference.kernel import Kernel, decoder
+from morphem.inference.kernel import Kernel, State, decoder
 from morphem.inference.neighbours import Latents
 from morphem.inference.regression import Centred, Regression, leading_axes
 from morphem.models.image_model import ImageModel
@@ -254,3 +254,22 @@ def test_half_maps_are_filtered_by_what_they_share():
 def test_what_is_not_of_these_images_is_refused(tiny_set, latents, half_n, directions, sentence):
     with pytest.raises(InputError, match=sentence):
         Kernel(tiny_set, latents, half_n, directions=directions)
+
+
+def test_the_local_resolution_is_where_the_local_fsc_falls_below_its_threshold():
+    """One half of space agrees up to band 2 and the other everywhere; threshold 0.143, voxels of 4 Å."""
+    cells = Cells.of(32)
+    fsc_buvw = np.ones((len(cells), 16, 16, 16), np.float32)
+    fsc_buvw[3:, :8] = 0.0
+    images_buvw = np.full_like(fsc_buvw, 1000.0)
+    images_buvw[2] = 300.0
+    empty_zyx = np.zeros((32, 32, 32), np.float32)
+    state = State(empty_zyx, np.zeros((2, 32, 32, 32), np.float32), images_buvw, images_buvw, fsc_buvw)
+    local = state.local(4.0)
+    crossing = float(cells.frequency(2 + (1 - 0.143), 4.0))
+    np.testing.assert_allclose(local["resolution"][:12], 1 / crossing, rtol=1e-5)
+    np.testing.assert_allclose(local["resolution"][20:], 1 / float(cells.frequency(len(cells) - 1, 4.0)), rtol=1e-5)
+    np.testing.assert_allclose(local["images"][:12], 300, rtol=1e-4)
+    np.testing.assert_allclose(local["images"][20:], 1000, rtol=1e-4)
+    nothing = dataclasses.replace(state, fsc_buvw=np.zeros_like(fsc_buvw)).local(4.0, 16)["resolution"]
+    assert nothing.shape == (16, 16, 16) and (nothing > 1 / float(cells.frequency(0, 4.0))).all()

@@ -12,6 +12,7 @@ from morphem.data.dataset import Dataset, Source
 from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate
 from morphem.ensemble import Ensemble
+from morphem.evaluation.truth import Truth
 from morphem.inference import choosing
 from morphem.inference.consensus import start
 from morphem.inference.expectation import Model
@@ -143,6 +144,22 @@ def test_the_uncertainty_covers_the_truth_where_maps_are_good(tmp_path):
     space, found = placed(dataset, model)
     for level, tolerance in ((0.5, 0.03), (0.9, 0.02), (0.95, 0.02)):
         assert abs(covered(truth, space, found, level) - level) < tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("snr", [0.01, 0.1])
+def test_eigenvalues_are_not_inflated_by_noise(tmp_path, snr):
+    """Their sum against that of the true maps' covariance: at most half as much again, and no less than two thirds."""
+    simulate(tmp_path / "hinge", Simulation(kind="hinge", images=5000, snr=snr))
+    config = load("variability").Config(latent_dim=6)
+    dataset = Dataset.open(Source(tmp_path / "hinge/particles.star"))
+    volume = fit("variability", dataset, config, Run(tmp_path / "run", Compute())).volume
+    known = Truth.open(tmp_path / "hinge")
+    map_mv = np.stack([known.map(state).ravel() for state in range(len(known.maps))])
+    share_m = np.bincount(known.state_n) / len(known.state_n)
+    about_mv = (map_mv - share_m @ map_mv) * np.sqrt(share_m)[:, None]
+    true_q = np.linalg.eigvalsh(about_mv @ about_mv.T)[-6:]
+    assert 2 / 3 < float((volume.map_czyx[1:] ** 2).sum()) / true_q.sum() < 1.5
 
 
 def test_the_noise_is_measured_beneath_what_moves(fitted):

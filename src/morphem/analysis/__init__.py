@@ -38,7 +38,7 @@ class Analysis:
 def analyze(ensemble: "Ensemble", settings: Analysis | None = None, seed: int = 0) -> Path:
     """Write `analysis/` in the run's folder, whole or not at all, and report.html beside it; the report's path.
 
-    Errors: InputError where there are more clusters than distinct latents.
+    Errors: InputError where there are more clusters than distinct latents, or the kernel is asked for in vain.
     """
     from morphem.analysis.report import write_analysis
 

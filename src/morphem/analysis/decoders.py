@@ -63,11 +63,9 @@ def better_decoder(ensemble: Ensemble, wanted: str = "auto", seed: int = 0) -> V
     equally good for both. The model was trained on all these images and may have learnt their noise, and the kernel
     has only half of the images that its decoded maps will have: both favour the model, so that where the kernel wins
     it is better, and where the model wins narrowly it may not be. Only bandwidths and FSC of the kernel have seen the
-    judges. Errors: InputError where the kernel is asked for and cannot decode the run.
+    judges.
     """
     if wanted != "auto":
-        if wanted == "kernel":
-            _ = ensemble.kernel
         return Verdict(wanted, reason="it was asked for")
     try:
         kernel = ensemble.kernel

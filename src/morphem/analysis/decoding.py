@@ -23,17 +23,18 @@ from morphem.io.mrc import write_map
 from morphem.physics.local import Cells
 from morphem.run import tracked
 
-WRITTEN = re.compile(r"map_\d{3,}(_half[12])?\.mrc|states\.csv")
+WRITTEN = re.compile(r"map_\d{3,}(_half[12]|_resolution|_images)?\.mrc|states\.csv")
 """Files of an earlier decoding."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One map, its half maps where there are any, and what is known of it."""
+    """One map; where there are any its half maps, what is known of it, and maps of what is known place by place."""
 
     map_zyx: np.ndarray
     half_hzyx: Iterable[np.ndarray] = ()
     facts: dict[str, float] = field(default_factory=dict)
+    local: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, state: State, pixel_A: float, box: int | None) -> "Frame":
@@ -43,7 +44,7 @@ class Frame:
         for name, value_buvw in (("images", state.images_buvw), ("h", state.bandwidth_buvw)):
             of_band = enumerate(state.of_bands(value_buvw))
             facts |= {f"{name}_at_{1 / cells.frequency(b, pixel_A):.3g}_A": float(value) for b, value in of_band}
-        return cls(cropped.map_zyx, cropped.half_hzyx, facts)
+        return cls(cropped.map_zyx, cropped.half_hzyx, facts, state.local(pixel_A, box))
 
 
 def decode_series(
@@ -91,7 +92,8 @@ def refuse_maps(folder: Path, overwrite: bool) -> list[Path]:
 def write_frames(
     folder: Path, frames: Iterable[Frame], z_mq: np.ndarray, level: float, pixel_A: float, overwrite: bool
 ) -> None:
-    """map_001.mrc …, z.csv and maps.cxc, all or none of them; of a kernel also map_001_half1.mrc … and states.csv.
+    """map_001.mrc …, z.csv and maps.cxc, all or none of them; of a kernel also map_001_half1.mrc …,
+    map_001_resolution.mrc …, map_001_images.mrc … and states.csv.
 
     Errors: InputError where the folder holds maps and `overwrite` is not set.
     """
@@ -100,8 +102,9 @@ def write_frames(
         for number, frame in enumerate(frames, start=1):
             names.append(map_name(number))
             write_map(aside / names[-1], frame.map_zyx, pixel_A)
-            for half, half_zyx in enumerate(frame.half_hzyx, start=1):
-                write_map(aside / names[-1].replace(".mrc", f"_half{half}.mrc"), half_zyx, pixel_A)
+            halves = {f"half{half}": half_zyx for half, half_zyx in enumerate(frame.half_hzyx, start=1)}
+            for name, beside_zyx in (halves | frame.local).items():
+                write_map(aside / names[-1].replace(".mrc", f"_{name}.mrc"), beside_zyx, pixel_A)
             rows.append({"map": number, **frame.facts})
         (aside / "maps.cxc").write_text(chimerax_script(names, level, playing=True))
         np.savetxt(aside / "z.csv", z_mq, delimiter=",", fmt="%.7g")

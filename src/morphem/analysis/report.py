@@ -56,6 +56,8 @@ class Page:
 
 def write_analysis(folder: Path, report: Path, ensemble: Ensemble, settings: Analysis, seed: int) -> None:
     """Fill an empty folder: the consensus and its FSC; with latents also tables, clusters and paths; then the page."""
+    if settings.decoder == "kernel":
+        _ = ensemble.kernel  # refuses a run that it cannot decode, before anything is drawn
     camera = camera_of(ensemble)
     page = Page(folder, _facts(ensemble))
     curves = _consensus(page, ensemble, camera)

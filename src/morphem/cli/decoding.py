@@ -40,8 +40,8 @@ def decode(
     run
         Folder of a finished run; without it give --latents and --particles.
     output
-        Folder to write: map_001.mrc, …, a ChimeraX script, and z.csv; by the kernel also half maps, and states.csv with
-        the effective number of images and the bandwidth of each band of shells.
+        Folder to write: map_001.mrc, …, a ChimeraX script, and z.csv; by the kernel also half maps, local
+        resolution, and states.csv with the effective number of images and the bandwidth of each band of shells.
     z
         Latent coordinates, as in "0.1,-0.2".
     z_file

@@ -21,6 +21,8 @@ from morphem.inference.subspaces import Subspaces
 from morphem.inference.sweep import sweep
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import LinearVolume
+from morphem.physics import cube as cubes
+from morphem.physics import masks
 from morphem.physics.noise import ShellPower
 from morphem.run import Run
 
@@ -73,11 +75,24 @@ class Model:
     def classes(self) -> int:
         return self.estep.classes
 
-    def at(self, radius: float) -> "Model":
-        """The same maps, read up to a radius."""
-        if radius == self.volume.radius:
+    @property
+    def device(self) -> torch.device:
+        return self.volume.map_czyx.device
+
+    def at(self, radius: float, box: int) -> "Model":
+        """The same maps, read up to a radius, on the coarsest grid that serves where `box` is the images'."""
+        return self.on(cubes.coarse_box(radius, box), radius)
+
+    def on(self, box: int, radius: float | None = None) -> "Model":
+        """The same maps on a grid of `box` voxels, and read up to another radius where one is given."""
+        volume, radius = self.volume, radius or self.volume.radius
+        if (box, radius) == (volume.box, volume.radius):
             return self
-        return dataclasses.replace(self, volume=LinearVolume.of(self.volume.map_czyx, radius, PADDING))
+        maps = volume.map_czyx if box == volume.box else cubes.resampled(volume.map_czyx, box)
+        return self.with_maps(maps, radius)
+
+    def with_maps(self, map_czyx: torch.Tensor, radius: float | None = None) -> "Model":
+        return dataclasses.replace(self, volume=LinearVolume.of(map_czyx, radius or self.volume.radius, PADDING))
 
     def about_mean(self) -> tuple[torch.Tensor, torch.Tensor]:
         """m = Σ_c π_c μ_c (v), and rows (r, v) with Σ_r row rowᵀ = Σ_c π_c [(μ_c − m)(μ_c − m)ᵀ + U_c U_cᵀ]."""
@@ -133,34 +148,36 @@ class Climb:
     """Sweeps of EM: outside which mask maps vanish, which images say when to stop, and where the history goes."""
 
     run: Run
-    mask_zyx: torch.Tensor
+    mask_zyx: np.ndarray
     held_out: Images | None = None
     part: str = ""
 
     @torch.inference_mode()
     def __call__(self, images: Images, model: Model, sweeps: int, exponents: tuple[float, ...] = ()) -> Model:
-        """Sweeps until held-out images gain nothing more or maps stand still, at most so many.
+        """Sweeps until held-out images gain nothing more or maps come to rest, at most so many.
 
-        The first are at likelihoods raised to powers.
+        The first are at likelihoods raised to powers. Where no images are held out, a sweep that changes more than the
+        one before it is the last too.
         """
-        model = self._masked(model)
-        before = self._judged(images, model)
+        dataset = images.dataset
+        model = model.at(dataset.lattice.radius, dataset.box)
+        mask_zyx = torch.from_numpy(masks.resampled(self.mask_zyx, model.volume.box)).to(model.device)
+        model = model.with_maps(model.volume.map_czyx * mask_zyx)
+        before, moved_before = self._judged(images, model), np.inf
         for number in range(sweeps):
             start = time.monotonic()
             model.estep.exponent = exponents[number] if number < len(exponents) else 1.0
-            better, whole = maximise(model, accumulate(images, model), self.mask_zyx)
+            better, whole = maximise(model, accumulate(images, model), mask_zyx)
             better.estep.exponent = 1.0
             after, moved = self._judged(images, better), change(model, better)
             told = {"exponent": model.estep.exponent, "change": float(f"{moved:.3g}")}
             self._record(images, better, whole, told, after, time.monotonic() - start)
             model, gain, before = better, after - before, after
-            if number >= len(exponents) and (gain < RISE or moved < STILL):
+            restless = self.held_out is None and moved > moved_before
+            if number >= len(exponents) and (gain < RISE or moved < STILL or restless):
                 break
+            moved_before = moved
         return model
-
-    def _masked(self, model: Model) -> Model:
-        maps = model.volume.map_czyx * self.mask_zyx
-        return dataclasses.replace(model, volume=LinearVolume.of(maps, model.volume.radius, PADDING))
 
     def _judged(self, images: Images, model: Model) -> float:
         """Mean evidence of held-out images; without such every sweep counts as better."""
@@ -171,13 +188,16 @@ class Climb:
     def _record(
         self, images: Images, model: Model, whole: NormalEquations, told: dict, held_out: float, seconds: float
     ) -> None:
+        scale = (model.volume.box / images.dataset.box) ** 3
         numbers = {
             "radius": model.volume.radius,
             "images": len(images),
             **told,
             "evidence": round(whole.evidence / whole.images, 5),
             "classes": [round(share, 5) for share in model.estep.prior_h.tolist()],
-            "variances": [[float(f"{x:.5g}") for x in row] for row in variances(model.volume, model.classes).tolist()],
+            "variances": [
+                [float(f"{x * scale:.5g}") for x in row] for row in variances(model.volume, model.classes).tolist()
+            ],
         }
         judged = {"held_out": round(held_out, 5)} if np.isfinite(held_out) else {}
         self.run.record(**({"part": self.part} if self.part else {}), **numbers, **judged, seconds=round(seconds, 3))

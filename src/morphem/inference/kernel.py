@@ -25,6 +25,7 @@ from morphem.inference.regression import Centred, Regression, leading_axes
 from morphem.models.volume import LinearVolume
 from morphem.physics import cube as cubes
 from morphem.physics.fsc import GOLD, fsc, resolution
+from morphem.physics.local import Cells
 from morphem.physics.noise import radii
 from morphem.run import progress
 
@@ -71,6 +72,18 @@ class State:
     def resolution_A(self, pixel_A: float) -> float:
         """Where the FSC of the half maps crosses 0.143; Nyquist where it does not."""
         return resolution(fsc(*self.half_hzyx), pixel_A, GOLD) or 2 * pixel_A
+
+    def local(self, pixel_A: float, box: int | None = None) -> dict[str, np.ndarray]:
+        """Maps (z, y, x) of `resolution`, in Å where the local FSC falls below 0.143, and of `images`.
+
+        The latter is the effective number of images at the finest band that is resolved.
+        """
+        cells, fsc_buvw = Cells.of(len(self.map_zyx)), torch.from_numpy(self.fsc_buvw)
+        band_uvw = cells.resolved(fsc_buvw, GOLD)
+        finest_1uvw = band_uvw.long().clamp(min=0)[None]
+        images_uvw = torch.from_numpy(self.images_buvw).float().log().gather(0, finest_1uvw)[0]
+        frequency_zyx, images_zyx = cells.spread(torch.stack([cells.frequency(band_uvw, pixel_A), images_uvw]), box)
+        return {"resolution": (1 / frequency_zyx).numpy(), "images": images_zyx.exp().numpy()}
 
     def of_bands(self, value_buvw: np.ndarray) -> np.ndarray:
         """The median of each band over the regions in the middle of the box."""

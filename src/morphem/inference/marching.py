@@ -41,8 +41,8 @@ CONTRAST = 0.04
 """Variance at the start, where it is hidden."""
 NOISE_IMAGES = 2000
 """That the noise is measured on."""
-WIDEST = 12
-"""Dimensions of the subspace that classes start from."""
+WIDEST, SPARE = 12, 2
+"""Dimensions of the subspace that classes start from: at most, and beyond what they have themselves."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,13 @@ class March:
         contrast = CONTRAST if self.settings.contrast else 0.0
         return splitting.of_maps(map_czyx, min(FIRST, self.largest), contrast)
 
-    def wide(self) -> tuple["March", Model]:
-        """The subspace that classes start from, at the coarse radius; the march on whitened by the noise beneath it."""
-        model = self.climb(self.subspace(WIDEST), COARSE)
+    def wide(self, classes: int | None = None, latent_dim: int = 0) -> tuple["March", Model]:
+        """The subspace that classes start from, at the coarse radius; the march on whitened by the noise beneath it.
+
+        Means of K classes span K − 1 dimensions; a few more hold what else moves.
+        """
+        dimensions = WIDEST if classes is None else min(WIDEST, classes + latent_dim + SPARE)
+        model = self.climb(self.subspace(dimensions), COARSE)
         noise_gs = remaining_noise(self.few.some(NOISE_IMAGES, self.run.seed).within(model.volume.radius), model)
         images, held_out, everything = (
             part.with_noise(noise_gs) for part in (self.images, self.held_out, self.everything)
@@ -136,16 +140,20 @@ class March:
         return models[best]
 
     def _started(
-        self, model: Model, mask_zyx: torch.Tensor, name: str, sweeps: int, exponents: tuple[float, ...] = ()
+        self, model: Model, mask_zyx: np.ndarray, name: str, sweeps: int, exponents: tuple[float, ...] = ()
     ) -> Model:
         climb = Climb(self.run, mask_zyx, None if exponents else self.held_out, f"{self.part} {name}".strip())
         model = climb(self.few.within(model.volume.radius), model, sweeps, exponents)
         return splitting.without_small(model, len(self.few))
 
     @property
-    def _sphere(self) -> torch.Tensor:
+    def _sphere(self) -> np.ndarray:
         """What images can tell of a map, whatever is in it."""
-        return window(radii(self.images.dataset.box, 3)).to(self.images.dataset.device)
+        return window(radii(self._box, 3)).numpy()
+
+    @property
+    def _box(self) -> int:
+        return self.images.dataset.box
 
     def _noise(self, latent_dim: int, start: int) -> Model:
         """The consensus map, and low-passed noise within its mask."""
@@ -173,30 +181,39 @@ class March:
         """
         model, images = self._climbed(model, self.largest)
         last = dataclasses.replace(images, halves=self.everything.halves).within(self.largest)
-        model = Climb(self.run, self.mask(model), None, self.part)(last, model, self.settings.sweeps)
-        model = splitting.by_size(model)
+        mask_zyx = self.mask(model)
+        model = Climb(self.run, mask_zyx, None, self.part)(last, model, self.settings.sweeps)
+        model = self._completed(splitting.by_size(model), mask_zyx)
         noise_gs = remaining_noise(last.some(NOISE_IMAGES, self.run.seed), model)
         return model, images.dataset.with_noise(noise_gs)
+
+    def _completed(self, model: Model, mask_zyx: np.ndarray) -> Model:
+        """On the images' grid; beyond the radius, where nothing tells classes apart, each is the consensus."""
+        whole, mask = model.on(self._box), torch.from_numpy(mask_zyx).to(model.device)
+        map_cjzyx = whole.volume.map_czyx.unflatten(0, (model.classes, -1)).clone()
+        shared_zyx = torch.from_numpy(self.consensus.map_zyx).to(model.device)
+        map_cjzyx[:, 0] = shared_zyx + cubes.lowpass(map_cjzyx[:, 0] - shared_zyx, model.volume.radius)
+        return whole.with_maps(map_cjzyx.flatten(0, 1) * mask)
 
     def _climbed(self, model: Model, largest: float) -> tuple[Model, Images]:
         """The model, and the images with the noise that it leaves."""
         climb, images = Climb(self.run, self.mask(model), self.held_out, self.part), self.images
         for number, radius in enumerate(self._steps(model.volume.radius, largest)):
             seen = images.some(SEEN_AT_START * 2**number, self.run.seed)
-            noise_gs = remaining_noise(seen.some(NOISE_IMAGES, self.run.seed).within(radius), model.at(radius))
+            noise_gs = remaining_noise(
+                seen.some(NOISE_IMAGES, self.run.seed).within(radius), model.at(radius, self._box)
+            )
             images, seen = images.with_noise(noise_gs), seen.with_noise(noise_gs)
-            model = climb(seen.within(radius), model.at(radius), self.settings.sweeps)
+            model = climb(seen.within(radius), model, self.settings.sweeps)
         return model, images
 
     def _steps(self, start: float, largest: float) -> Iterable[float]:
         return [float(radius) for radius in RADII if start < radius < largest] + [largest]
 
-    def mask(self, model: Model) -> torch.Tensor:
+    def mask(self, model: Model) -> np.ndarray:
         """The mask given, or one around what the maps hold and where they differ."""
-        map_jzyx = JointSpace.of(model).volume.map_czyx
         if self.consensus.masked:
-            mask_zyx = self.consensus.mask_zyx
-        else:
-            spread_zyx = (map_jzyx[1:] ** 2).sum(0).sqrt().cpu().numpy() if len(map_jzyx) > 1 else None
-            mask_zyx = masks.automatic(self.consensus.map_zyx, spread_zyx)
-        return torch.from_numpy(mask_zyx).to(map_jzyx)
+            return self.consensus.mask_zyx
+        axis_dzyx = JointSpace.of(model.on(self._box)).volume.map_czyx[1:]
+        spread_zyx = (axis_dzyx**2).sum(0).sqrt().cpu().numpy() if len(axis_dzyx) else None
+        return masks.automatic(self.consensus.map_zyx, spread_zyx)

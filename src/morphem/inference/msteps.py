@@ -173,6 +173,11 @@ class NormalEquations(MStep):
         mean, square = float(self.contrast_c.sum() / count), float(self.moment_cjj[:, 0, 0].sum() / count)
         return mean, square / mean**2 - 1
 
+    @property
+    def box(self) -> int:
+        """Of the maps: that of V where there is one, else of the images."""
+        return self.lattice.box if self.around is None else self.around.box
+
     def _maps(self, c: int) -> slice:
         """Which of the volume's maps are those of a class."""
         return slice(c * self.features, (c + 1) * self.features)
@@ -184,7 +189,7 @@ class NormalEquations(MStep):
         mask_zyx: torch.Tensor | None = None,
         towards: LinearVolume | None = None,
     ) -> torch.Tensor:
-        """The maps V + Δ (classes · j, d, d, d), with prior precisions 1/τ at every shell, interpolated between them.
+        """The maps V + Δ (classes · j, z, y, x), with prior precisions 1/τ at every shell, interpolated between them.
 
         Where many images lie all around, the normal operator is W followed by a multiplication of the map by w², w the
         window of interpolation: the maximum is 1/w² times the step that cannot lower the likelihood, or `longest` times
@@ -194,7 +199,7 @@ class NormalEquations(MStep):
         """
         systems = (self.system(c, precision_sj, towards) for c, precision_sj in enumerate(precision_csj))
         step_czyx = torch.cat([system.step(mask_zyx) for system in systems])
-        window_zyx = cubes.interpolation_window(self.lattice.box, self.padding).to(step_czyx)
+        window_zyx = cubes.interpolation_window(self.box, self.padding).to(step_czyx)
         step_czyx *= (window_zyx**-2).clamp(max=longest)
         return cubes.within_sphere(step_czyx) if self.around is None else self.around.map_czyx + step_czyx
 
@@ -213,7 +218,7 @@ class NormalEquations(MStep):
         if towards is not None:
             data_zyx2j[..., 0] += towards.cube_zyxc() * ridge_zyxj[..., :1]
         outside_zyx = radius_zyx > self.lattice.radius + 0.5
-        return System(weight_zyxp, ridge_zyxj, data_zyx2j, outside_zyx, self.lattice.box, self.padding)
+        return System(weight_zyxp, ridge_zyxj, data_zyx2j, outside_zyx, self.box, self.padding)
 
     def pooled(self, share_c: torch.Tensor) -> "NormalEquations":
         """Those of one map for all classes, about the mean of their first maps."""

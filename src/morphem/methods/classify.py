@@ -54,7 +54,7 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     def begin(march: March) -> Model:
         if config.init:
             return march.of_maps(config.init)
-        march, wide = march.wide()
+        march, wide = march.wide(config.classes)
         return march.mixture(wide, config.classes, 0) if config.classes else choosing.classes(march, wide)
 
     space, found = fit_linear(dataset, config, run, begin)

@@ -46,7 +46,7 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     def begin(march: March) -> Model:
         if config.classes is None or config.latent_dim is None:
             return choosing.both(march)
-        march, wide = march.wide()
+        march, wide = march.wide(config.classes, config.latent_dim)
         return march.mixture(wide, config.classes, config.latent_dim)
 
     space, found = fit_linear(dataset, config, run, begin)

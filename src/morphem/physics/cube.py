@@ -6,9 +6,13 @@ voxel d/2.
 """
 
 import torch
+from scipy.fft import next_fast_len
 
 from morphem.physics.noise import radii, window
 from morphem.physics.slice import cube_shape
+
+FINER = 1.25
+"""Times as fine as a radius alone demands: what a mask multiplies reaches further."""
 
 
 def odd_channels(maps: int) -> torch.Tensor:
@@ -91,8 +95,19 @@ def cube_of_points(point_n3: torch.Tensor, value_nc: torch.Tensor, radius: float
 
 def crop(map_czyx: torch.Tensor, box: int) -> torch.Tensor:
     """Fourier-cropped maps (c, d, d, d) of `box` voxels, densities kept: V_d(k) = (d/D)³ V_D(k), |k| ≤ d/2 − 1."""
-    cube_zyxc = cube_of_maps(map_czyx, box // 2 - 1, padding=1)
-    return maps_of_cube(cube_zyxc, box, padding=1) * (box / map_czyx.shape[-1]) ** 3
+    return resampled(map_czyx, box) * (box / map_czyx.shape[-1]) ** 3
+
+
+def resampled(map_czyx: torch.Tensor, box: int) -> torch.Tensor:
+    """Maps of the same transform on another grid of the same side in Å: V_d(k) = V_D(k), |k| ≤ min(d, D)/2 − 1."""
+    reach = min(box, map_czyx.shape[-1]) // 2 - 1
+    return maps_of_cube(cube_of_maps(map_czyx, reach, padding=1), box, padding=1)
+
+
+def coarse_box(radius: float, box: int) -> int:
+    """The side of a grid, `box` at most, that maps read up to a radius need, with room for a mask's edges."""
+    enough = int(2 * FINER * radius) + 4
+    return min(box, 2 * next_fast_len((enough + 1) // 2, real=True))  # pyright: ignore[reportOperatorIssue]
 
 
 def lowpass(map_czyx: torch.Tensor, radius: float) -> torch.Tensor:

@@ -53,9 +53,10 @@ class Cells:
         share_zyx = torch.sin(torch.pi / 2 * (1 - (self._place_zyx - b).abs()).clamp(min=0)) ** 2
         return torch.fft.irfftn(spectrum_czyx * share_zyx, s=(self.box,) * 3, dim=(-3, -2, -1))
 
-    def frequency(self, b: int, pixel_A: float) -> float:
-        """1/Å at the middle of a band."""
-        return float(self._middles_b[b]) / (self.box * pixel_A)
+    def frequency(self, b: float | torch.Tensor, pixel_A: float) -> torch.Tensor:
+        """1/Å at the middle of a band, or at a fraction between two."""
+        step = self._middles_b[1] - self._middles_b[0]
+        return (self._middles_b[0] + b * step) / (self.box * pixel_A)
 
     def measure(self, value_czyx: torch.Tensor, width: float) -> torch.Tensor:
         """Means over regions, (c, u, v, w), blurred by a Gaussian whose σ is `width` of the box's side."""
@@ -66,9 +67,24 @@ class Cells:
         """Regions blurred by a Gaussian whose σ is `width` of the box's side; a constant stays one."""
         return _blur(value_cuvw, width * value_cuvw.shape[-1])
 
-    def spread(self, value_cuvw: torch.Tensor) -> torch.Tensor:
-        """(c, z, y, x): values at the middles of regions, trilinear between them."""
-        return functional.interpolate(value_cuvw[None], size=(self.box,) * 3, mode="trilinear", align_corners=False)[0]
+    def spread(self, value_cuvw: torch.Tensor, box: int | None = None) -> torch.Tensor:
+        """(c, z, y, x): values at the middles of regions, trilinear between them; on a grid of another box if asked."""
+        size = (box or self.box,) * 3
+        return functional.interpolate(value_cuvw[None], size=size, mode="trilinear", align_corners=False)[0]
+
+    def resolved(self, fsc_buvw: torch.Tensor, threshold: float) -> torch.Tensor:
+        """Of every region (u, v, w) the band, a fraction between two, at which the FSC first falls below a threshold.
+
+        It counts as 1 at half a band below the first; where it never falls below, it is the last band.
+        """
+        high_buvw = torch.cat([torch.ones_like(fsc_buvw[:1]), fsc_buvw])
+        fine_buvw = (high_buvw >= threshold).long().cumprod(0).bool()
+        last_uvw = fine_buvw.sum(0) - 1
+        next_uvw = (last_uvw + 1).clamp(max=len(self))
+        here_uvw, there_uvw = (high_buvw.gather(0, index[None])[0] for index in (last_uvw, next_uvw))
+        part_uvw = ((here_uvw - threshold) / (here_uvw - there_uvw).clamp(min=1e-6)).clamp(0, 1)
+        part_uvw = torch.where(last_uvw == 0, part_uvw / 2 + 0.5, part_uvw)
+        return (last_uvw - 1 + part_uvw).clamp(max=len(self) - 1)
 
 
 def _blur(value_cuvw: torch.Tensor, sigma: float) -> torch.Tensor:

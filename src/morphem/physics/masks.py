@@ -52,6 +52,12 @@ def automatic(
     return _soft(_distance(labels == 1 + sizes.argmax()) - grow, edge)
 
 
+def resampled(mask_zyx: np.ndarray, box: int) -> np.ndarray:
+    """The same mask on a grid of `box` voxels of the same side in Å, linear between voxels: 0 and 1 stay so."""
+    step = mask_zyx.shape[0] / box
+    return ndimage.affine_transform(mask_zyx, [step] * 3, output_shape=(box,) * 3, order=1, mode="nearest")
+
+
 def _above(map_zyx: np.ndarray, share: float, lowpass: float) -> np.ndarray:
     blurred = ndimage.gaussian_filter(map_zyx.astype(np.float32), lowpass)
     return blurred > share * blurred.max()
