@@ -87,19 +87,17 @@ def class_ceiling(folder: Path) -> np.ndarray:
 
 
 def hinge(scratch: Path, options: argparse.Namespace) -> None:
-    print(
-        f"{'molecule':>8}{'seconds':>9}{'cpu':>7}{'GB':>6}{'motion':>8}{'mean':>7}{'AUC':>8}{'consensus':>10}{'states':>8}"
-    )
+    names = "seconds", "cpu", "GB", "motion", "mean", "AUC", "kernel", "consensus", "states"
+    print(f"{'molecule':>8}" + "".join(f"{name:>10}" for name in names))
     for molecule in options.molecules:
-        folder = scratch / f"hinge{molecule}"
+        folder, run = scratch / f"hinge{molecule}", scratch / f"run{molecule}"
         shape = {"images": options.images, "box": options.box, "pixel_size": 192 / options.box}
         simulate(folder, Simulation(kind="hinge", snr=0.1, molecule_seed=molecule, seed=molecule, **shape))
-        row = fitted(folder, scratch / f"run{molecule}", "variability", "--latent-dim", DIMENSIONS, *options.more)
-        print(f"{molecule:>8}{row['seconds']:>9.1f}{row['cpu']:>7.1f}{row['GB']:>6.2f}", end="")
-        print(
-            f"{row['motion_error_deg']:>8.2f}{row['motion_error_mean_deg']:>7.2f}{row['per_image_auc']:>8.4f}", end=""
-        )
-        print(f"{row['consensus_auc']:>10.4f}{state_ceiling(folder):>8.4f}", flush=True)
+        row = fitted(folder, run, "variability", "--latent-dim", DIMENSIONS, *options.more)
+        kernel = json.loads(command("evaluate", run, "--truth", folder, "--decoder", "kernel", "--json")["text"])
+        values = "".join(f"{row[name]:>10.2f}" for name in ("seconds", "cpu", "GB", *KEYS[3:]))
+        scores = row["per_image_auc"], kernel["per_image_auc"], row["consensus_auc"], state_ceiling(folder)
+        print(f"{molecule:>8}{values}" + "".join(f"{score:>10.4f}" for score in scores), flush=True)
 
 
 def classes(scratch: Path, options: argparse.Namespace) -> None:

@@ -12,10 +12,22 @@ def cryodrgn() -> Path:
     """The folder of cryoDRGN 4.3.1's programs, installed on first use (CRYODRGN_BIN names another one)."""
     if "CRYODRGN_BIN" in os.environ:
         return Path(os.environ["CRYODRGN_BIN"])
-    home = HOME / "cryodrgn"
-    if not (home / "bin" / "cryodrgn").exists():
+    return installed("cryodrgn", "torch==2.13.0", "cryodrgn==4.3.1")
+
+
+def recovar() -> Path:
+    """RECOVAR 1.0.5's program, installed on first use (RECOVAR_BIN names the folder of another one)."""
+    if "RECOVAR_BIN" in os.environ:
+        return Path(os.environ["RECOVAR_BIN"]) / "recovar"
+    return installed("recovar", "recovar==1.0.5") / "recovar"
+
+
+def installed(name: str, *packages: str) -> Path:
+    """The folder of programs of an environment, made on first use."""
+    home = HOME / name
+    if not (home / "bin" / name).exists():
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        for package in ("torch==2.13.0", "cryodrgn==4.3.1"):
+        for package in packages:
             subprocess.run([home / "bin" / "pip", "install", "--quiet", package], check=True)
     return home / "bin"
 
