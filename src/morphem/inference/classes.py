@@ -38,7 +38,7 @@ def split(
     mean_zyx, mode_wzyx = wide.map_czyx[0], wide.map_czyx[1:]
     length_w = mode_wzyx.flatten(1).norm(dim=1).cpu().numpy() ** METRICS[start % len(METRICS)]
     known_w = variance_w <= max(KNOWN, variance_w.min())
-    fitted = KMeans(min(classes, len(np.unique(z_nw, axis=0))), n_init=10, random_state=start)  # pyright: ignore[reportArgumentType]
+    fitted = KMeans(min(classes, len(np.unique(z_nw, axis=0))), n_init=20, random_state=start)  # pyright: ignore[reportArgumentType]
     label_n = fitted.fit_predict((z_nw * length_w)[:, known_w])
     frames = [_frame(z_nw[label_n == c] * known_w, latent_dim) for c in range(classes)]
     place_cwj = torch.from_numpy(np.stack(frames)).to(mode_wzyx)
