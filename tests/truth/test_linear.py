@@ -12,8 +12,10 @@ from morphem.data.dataset import Dataset, Source
 from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate
 from morphem.ensemble import Ensemble
+from morphem.errors import InputError
 from morphem.evaluation.truth import Truth
 from morphem.inference import choosing
+from morphem.inference import classes as splitting
 from morphem.inference.consensus import start
 from morphem.inference.expectation import Model
 from morphem.inference.linear import JointSpace, Latents, placed
@@ -222,6 +224,24 @@ def test_classes_start_from_given_maps(still, tmp_path):
 
 def test_the_joint_space_of_one_map_is_a_point(still):
     assert len(JointSpace.of(Model(drawn(still, 0).volume, Subspaces(1, 0))).volume.map_czyx) == 1
+
+
+def test_a_cluster_has_no_more_axes_than_its_space():
+    """A cluster that is flat along one of two axes, and asked for three."""
+    z_nw = np.column_stack([np.random.default_rng(0).standard_normal(500), np.full(500, 2.0)])
+    found = splitting._frame(z_nw, 3)
+    assert found.shape == (2, 4) and (found[:, 3] == 0).all()
+    np.testing.assert_allclose(found[:, 0], [0, 2], atol=0.2)
+    np.testing.assert_allclose(found[:, 1:] @ found[:, 1:].T, [[1, 0], [0, 0]], atol=0.2)
+
+
+def test_few_images_are_fitted_or_refused(tmp_path):
+    simulate(tmp_path / "few", Simulation(kind="hinge", images=20, box=BOX, pixel_size=6.0, snr=1.0))
+    config = load("variability").Config(latent_dim=1, starts=1, held_out=0.001, halves=True)
+    dataset = Dataset.open(Source(tmp_path / "few/particles.star"))
+    assert np.isfinite(fit("variability", dataset, config, Run(tmp_path / "run", Compute())).z_nq).all()
+    with pytest.raises(InputError, match="19 images are too few"):
+        config.check(19)
 
 
 def test_half_sets_fitted_apart_share_nothing(still, tmp_path):

@@ -50,10 +50,11 @@ def split(
 
 
 def _frame(z_nw: np.ndarray, count: int) -> np.ndarray:
-    """Mean of a cluster, and √λ e of its largest principal axes, (w, 1 + count)."""
-    value_w, vector_ww = np.linalg.eigh(np.cov(z_nw.T, bias=True).reshape((z_nw.shape[1],) * 2) + 1e-6)
+    """Mean of a cluster, and √λ e of its largest principal axes, (w, 1 + count); 0 where it has fewer."""
+    value_w, vector_ww = np.linalg.eigh(np.cov(z_nw.T, bias=True).reshape((z_nw.shape[1],) * 2))
     largest = np.argsort(-value_w)[:count]
-    return np.column_stack([z_nw.mean(0), vector_ww[:, largest] * np.sqrt(value_w[largest])])
+    axis_wq = vector_ww[:, largest] * np.sqrt(np.maximum(value_w[largest], 0))
+    return np.column_stack([z_nw.mean(0), axis_wq, np.zeros((len(value_w), count - len(largest)))])
 
 
 def of_maps(map_czyx: torch.Tensor, radius: float, contrast_variance: float = 0.0) -> Model:

@@ -68,8 +68,9 @@ class March:
         run: Run,
         part: str = "",
     ) -> "March":
-        """Hold out a share of either half's rows."""
-        split = [heldout.split(rows, settings.held_out, run.seed, most=len(rows)) for rows in halves]
+        """Hold out a share of either half's rows, and at least one."""
+        shares = (max(settings.held_out, 1 / len(rows)) for rows in halves)
+        split = [heldout.split(rows, share, run.seed, len(rows)) for rows, share in zip(halves, shares, strict=True)]
         images, held_out, everything = (
             Images(dataset, (first, second)) for first, second in (*zip(*split, strict=True), halves)
         )
@@ -122,7 +123,7 @@ class March:
 
         Means of K classes span K − 1 dimensions; a few more hold what else moves.
         """
-        dimensions = WIDEST if classes is None else min(WIDEST, classes + latent_dim + SPARE)
+        dimensions = WIDEST if classes is None else max(latent_dim, min(WIDEST, classes + latent_dim + SPARE))
         model = self.climb(self.subspace(dimensions), COARSE)
         noise_gs = remaining_noise(self.few.some(NOISE_IMAGES, self.run.seed).within(model.volume.radius), model)
         images, held_out, everything = (

@@ -11,6 +11,8 @@ from morphem.errors import InputError
 
 AT_LEAST_1 = ("epochs", "batch_size", "width", "layers", "latent_dim")
 AT_LEAST_0 = ("march_epochs", "map_every", "beta")
+FEWEST_IMAGES = 20
+"""That halves of halves, and images held out of those, can be made of."""
 POSITIVE = ("learning_rate", "checkpoint_minutes", "latent_rate")
 
 
@@ -125,7 +127,9 @@ class LinearSettings:
             raise InputError(f"--held-out {self.held_out}: expected a share above 0, up to 0.5")
 
     def check(self, images: int) -> None:
-        """Errors: InputError for more classes or dimensions than so many images can tell apart."""
+        """Errors: InputError for fewer images than can be split, or more classes or dimensions than they can tell."""
+        if images < FEWEST_IMAGES:
+            raise InputError(f"{images} images are too few to split and to hold some out; give {FEWEST_IMAGES} or more")
         for name in ("classes", "latent_dim"):
             asked = getattr(self, name, None) or 0
             if asked > max(images // 10, 1):
