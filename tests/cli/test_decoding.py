@@ -53,6 +53,9 @@ def test_another_programs_latents_are_decoded(morphem, latents, tiny, name):
 
 
 WRONG = {
+    "decode {run} -o {out} --mode simple --map-box 16": ("--map-box 16", "with --mode simple"),
+    "decode {run} -o {out} --mode simple --decoder kernel": ("--decoder kernel", "with --mode simple"),
+    "decode {run} -o {out} --image 3 --lowpass 20": ("--lowpass 20", "without --mode"),
     "decode {run} --latents {z} --particles {star} -o {out} --image 3": ("--latents", "its own latents"),
     "decode {run} --particles {star} -o {out} --image 3": ("--particles", "its own latents"),
     "decode --latents {z} -o {out} --image 3": ("without --particles", "expected a run's folder"),

@@ -73,6 +73,7 @@ def decode(
     refuse_file(output)
     _refuse_both(run, latents, source, decoder)
     given = _only_one({"--z": z, "--z-file": z_file, "--image": image, "--path": path, "--mode": mode})
+    _refuse_astray(mode, {"--map-box": map_box, "--decoder": decoder}, {"--lowpass": lowpass})
     if mode is not None:
         _display(run, mode, output, component, frames or 20, lowpass, overwrite)
         return
@@ -106,6 +107,14 @@ def _refuse_both(run: Path | None, latents: Path | None, source: Source | None, 
         raise InputError(f"decode: {found} given; expected a run's folder, or --latents and --particles")
     if run is None and decoder == "model":
         raise InputError("--decoder model: another program's latents come without its model; leave it out")
+
+
+def _refuse_astray(mode: str | None, without: dict[str, object], within: dict[str, object]) -> None:
+    """Options that would be passed over: some have a meaning in a mode alone, some in none."""
+    for name, value in (within if mode is None else without).items():
+        if value is not None:
+            where = "without --mode" if mode is None else f"with --mode {mode}"
+            raise InputError(f"{name} {value}: has no meaning {where}; leave it out")
 
 
 def _display(
