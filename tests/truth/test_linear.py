@@ -181,7 +181,7 @@ def test_contrast_does_not_leak_into_z(still, tmp_path):
 
 
 def test_held_out_images_choose_the_dimensions_that_were_put_in(still, tmp_path, monkeypatch):
-    monkeypatch.setattr(choosing, "DIMENSIONS", (1, 2, 3, 4))
+    monkeypatch.setattr(choosing, "DIMENSIONS", (1, 2, 3))
     assert choosing.dimensions(march(drawn(still, 2), tmp_path, starts=1)).estep.latent_dim == 2
 
 
