@@ -7,6 +7,10 @@ import torch
 
 from morphem.models.volume import LinearVolume
 
+DEAD = 1e-12
+"""Of the mean's power: an eigenvolume of less is 0. One that nothing supports shrinks with every sweep, and numbers too
+small to be normal make all arithmetic slow."""
+
 
 def orthogonalised(volume: LinearVolume, moment_cjj: torch.Tensor) -> LinearVolume:
     """μ + U E[z], and U·chol(Cov z) turned to principal axes, largest first; moments Σ w E[φφᵀ] of every class."""
@@ -20,7 +24,10 @@ def _principal(map_jzyx: torch.Tensor, moment_jj: torch.Tensor) -> torch.Tensor:
     if len(map_jzyx) == 1 or moment_jj[0, 0] <= 0:
         return map_jzyx
     mean_q, turn_qq = frame(map_jzyx, moment_jj / moment_jj[0, 0])
-    return in_frame(map_jzyx, mean_q, turn_qq)
+    turned_jzyx = in_frame(map_jzyx, mean_q, turn_qq)
+    power_j = turned_jzyx.flatten(1).square().sum(1)
+    turned_jzyx[power_j < DEAD * power_j[0]] = 0
+    return turned_jzyx
 
 
 def frame(map_jzyx: torch.Tensor, moment_jj: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
