@@ -4,13 +4,19 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
 
-torch.set_num_threads(1)  # of each worker: with more, two workers' threads spin for the same two cores
+from morphem.run import Compute
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of each worker: with more, two workers' threads spin for the same two cores
 
 settings.register_profile("steady", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("steady")
+
+
+def pytest_runtest_setup() -> None:
+    """One thread, whatever the test before took."""
+    Compute().apply()
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ class Compute:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of network products; auto takes bfloat16 where it is measured to be at least twice as fast."""
     threads: int = 0
-    """CPU threads; 0 takes all that this process may use."""
+    """CPU threads; 0 takes what OMP_NUM_THREADS says, or else all that this process may use."""
     seed: Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))] = 0
     """Of everything random: equal seeds give equal results, at one precision and number of threads."""
 
@@ -42,7 +42,7 @@ class Compute:
         import numba
         import torch
 
-        threads = self.threads or len(os.sched_getaffinity(0))
+        threads = self.threads or _threads_allowed()
         if threads < 1:
             raise InputError(f"--threads {self.threads}: expected 0 (all) or a positive number")
         torch.set_num_threads(threads)
@@ -50,6 +50,12 @@ class Compute:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("--device cuda: no CUDA device is visible here; use --device cpu or auto")
         return "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _threads_allowed() -> int:
+    """The outermost number in OMP_NUM_THREADS, or how many cores this process may use."""
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(said) if said.isdecimal() and int(said) else len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)

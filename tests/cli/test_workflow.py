@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 import time
@@ -10,11 +11,13 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+import torch
 
 from morphem.ensemble import Ensemble
 from morphem.inference import training
 from morphem.io import mrc
 from morphem.io.mrc import read_map
+from morphem.run import Compute
 
 KEYS = {
     "per_image_auc",
@@ -174,6 +177,13 @@ def test_51_equal_commands_give_equal_files(fit, morphem, tiny, used, tmp_path):
     for path in (tmp_path / "1" / "maps").iterdir():
         for threads in ("2", "3"):
             assert (tmp_path / threads / "maps" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize(("said", "asked", "threads"), [("3", 0, 3), ("3,2", 0, 3), ("3", 2, 2), ("many", 0, None)])
+def test_threads_are_those_asked_for_or_what_the_environment_says(monkeypatch, said, asked, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    Compute(threads=asked).apply()
+    assert torch.get_num_threads() == (threads or len(os.sched_getaffinity(0)))
 
 
 def said_of(lines: list[str]) -> set[str]:
