@@ -9,6 +9,7 @@ Axes: n images, c classes, j features, q latent of a class, w latent of the wide
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
 
 from morphem.inference.expectation import PADDING, Model
 from morphem.inference.subspaces import Subspaces
@@ -22,28 +23,35 @@ METRICS = (0.0, 1.0, 0.5)
 """Starts differ in how clusters are measured: z times the length of its axis to such a power."""
 
 
-def split(
+def splits(
     wide: LinearVolume,
     z_nw: np.ndarray,
     variance_w: np.ndarray,
     shape: tuple[int, int],
-    start: int,
+    starts: int,
     contrast_variance: float = 0.0,
-) -> Model:
-    """(K, q): class c has the mean μ + U m_c and the q largest principal axes of U S_c Uᵀ, of k-means' clusters.
-
-    `variance_w` is the mean posterior variance of z.
-    """
-    classes, latent_dim = shape
-    mean_zyx, mode_wzyx = wide.map_czyx[0], wide.map_czyx[1:]
-    length_w = mode_wzyx.flatten(1).norm(dim=1).cpu().numpy() ** METRICS[start % len(METRICS)]
+) -> list[Model]:
+    """(K, q) of every start that parts the images in a way of its own; `variance_w` is the mean posterior variance."""
     known_w = variance_w <= max(KNOWN, variance_w.min())
-    fitted = KMeans(min(classes, len(np.unique(z_nw, axis=0))), n_init=20, random_state=start)  # pyright: ignore[reportArgumentType]
-    label_n = fitted.fit_predict((z_nw * length_w)[:, known_w])
-    frames = [_frame(z_nw[label_n == c] * known_w, latent_dim) for c in range(classes)]
-    place_cwj = torch.from_numpy(np.stack(frames)).to(mode_wzyx)
-    map_cjzyx = torch.einsum("cwj,wzyx->cjzyx", place_cwj, mode_wzyx)
-    map_cjzyx[:, 0] += mean_zyx
+    length_w = wide.map_czyx[1:].flatten(1).norm(dim=1).cpu().numpy()
+    classes, labels = min(shape[0], len(np.unique(z_nw, axis=0))), []
+    for start in range(starts):
+        near_nw = (z_nw * length_w ** METRICS[start % len(METRICS)])[:, known_w]
+        label_n = KMeans(classes, n_init=20, random_state=start).fit_predict(near_nw)  # pyright: ignore[reportArgumentType]
+        if all(adjusted_rand_score(label_n, other_n) < 1 for other_n in labels):
+            labels.append(label_n)
+    return [_lifted(wide, z_nw * known_w, label_n, shape, contrast_variance) for label_n in labels]
+
+
+def _lifted(
+    wide: LinearVolume, z_nw: np.ndarray, label_n: np.ndarray, shape: tuple[int, int], contrast_variance: float
+) -> Model:
+    """Class c has the mean μ + U m_c and the q largest principal axes of U S_c Uᵀ, of cluster c's moments m and S."""
+    classes, latent_dim = shape
+    frames = [_frame(z_nw[label_n == c], latent_dim) for c in range(classes)]
+    place_cwj = torch.from_numpy(np.stack(frames)).to(wide.map_czyx)
+    map_cjzyx = torch.einsum("cwj,wzyx->cjzyx", place_cwj, wide.map_czyx[1:])
+    map_cjzyx[:, 0] += wide.map_czyx[0]
     estep = Subspaces(classes, latent_dim, contrast_variance)
     estep.prior_h = torch.from_numpy((np.bincount(label_n, minlength=classes) + 1) / (len(z_nw) + classes))
     return Model(LinearVolume.of(map_cjzyx.flatten(0, 1), wide.radius, wide.padding), estep.to(map_cjzyx.device))

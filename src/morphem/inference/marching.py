@@ -32,7 +32,6 @@ FIRST, COARSE = 12, 16
 """The radius of starts, and the one at which classes are told apart and models compared."""
 EXPONENTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the likelihood in the first sweeps: with all of it, some starts stall."""
-SWEEPS_AT_START = 7
 SEEN_AT_START = 10_000
 """Images; coarse maps need no more."""
 SHELLS_AT_START, SIZE_AT_START = 6, 0.1
@@ -97,7 +96,7 @@ class March:
             (self._noise(latent_dim, start), self._sphere, f"start {start + 1}")
             for start in range(self.settings.starts if latent_dim else 1)
         )
-        return self._best("start", [self._started(*one, SWEEPS_AT_START, EXPONENTS) for one in begun])
+        return self._best("start", [self._started(*one, len(EXPONENTS), EXPONENTS) for one in begun])
 
     def mixture(self, wide: Model, classes: int, latent_dim: int) -> Model:
         """(K, q) at the coarse radius, started from clusters in z of a wide subspace: the best of several."""
@@ -105,8 +104,7 @@ class March:
         found = latents(self.few.dataset, wide, space, np.concatenate(self.few.halves))
         spread_w = found.cov_ndd.diagonal(axis1=1, axis2=2).mean(0)
         where, shape = (space.volume, found.z_nd, spread_w), (classes, latent_dim)
-        contrast = wide.estep.contrast_variance
-        begun = [splitting.split(*where, shape, start, contrast) for start in range(self.settings.starts)]
+        begun = splitting.splits(*where, shape, self.settings.starts, wide.estep.contrast_variance)
         sweeps = self.settings.sweeps
         return self._best("split", [self._started(one, mask_zyx, f"{classes} classes", sweeps) for one in begun])
 
