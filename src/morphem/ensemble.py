@@ -152,9 +152,9 @@ class Ensemble:
         return replace(dataset, particles=particles, device=next(self.volume.buffers()).device.type)
 
     def dataset(self, radius: float | None = None) -> Dataset:
-        """The images of the run, reopened from the stored paths."""
+        """The images of the run, reopened from the stored paths; their poses are those that came in, if any did."""
         source = from_plain(Source, self.config["source"], f"{self.folder}/config.yaml")
-        return Dataset.open(source, radius or self.config["radius"])
+        return Dataset.open(source, radius or self.config["radius"], require_poses=False)
 
 
 def begin(run: Run, dataset: Dataset, method: str, settings: Any) -> None:
@@ -214,10 +214,15 @@ def save(
         save_volume(path, volume)
     with replacing(folder / "latents.parquet") as path:
         LatentTable(z_nq, uncertainty_nqq, weight_nc, half_n).write(path)
-    with replacing(folder / "citations.bib") as path:
-        path.write_text("\n".join(references.values()))
+    cite(folder, references)
     dataset.particles.write(folder / "particles.star", {f"morphemZ{i}": column for i, column in enumerate(z_nq.T)})
     return Ensemble.open(folder)
+
+
+def cite(folder: Path, references: dict[str, str]) -> None:
+    """Write citations.bib."""
+    with replacing(folder / "citations.bib") as path:
+        path.write_text("\n".join(references.values()))
 
 
 def describe(run: Run, dataset: Dataset, method: str, settings: Any) -> dict[str, Any]:

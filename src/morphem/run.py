@@ -45,8 +45,8 @@ class Compute:
         threads = self.threads or _threads_allowed()
         if threads < 1:
             raise InputError(f"--threads {self.threads}: expected 0 (all) or a positive number")
-        torch.set_num_threads(threads)
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        torch.set_num_threads(threads)  # the last: where both share OpenMP, Numba's pool begins with all cores
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("--device cuda: no CUDA device is visible here; use --device cpu or auto")
         return "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"

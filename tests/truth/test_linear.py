@@ -241,7 +241,7 @@ def test_few_images_are_fitted_or_refused(tmp_path):
     dataset = Dataset.open(Source(tmp_path / "few/particles.star"))
     assert np.isfinite(fit("variability", dataset, config, Run(tmp_path / "run", Compute())).z_nq).all()
     with pytest.raises(InputError, match="19 images are too few"):
-        config.check(19)
+        config.check(range(19))
 
 
 def test_half_sets_fitted_apart_share_nothing(still, tmp_path):

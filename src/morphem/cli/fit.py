@@ -23,7 +23,17 @@ def flat(title: str, order: int) -> Parameter:
 
 
 IMAGES, OUTPUT, METHOD, COMPUTE = flat("Images", 1), flat("Output", 2), flat("Method", 3), flat("Computing", 4)
-LEFT_BY_RUNS = (*FILES, "history.jsonl", "run.log", "citations.bib", "report.html", "maps", "checkpoints", "analysis")
+LEFT_BY_RUNS = (
+    *FILES,
+    "history.jsonl",
+    "run.log",
+    "citations.bib",
+    "report.html",
+    "maps",
+    "particles_mirror.star",
+    "checkpoints",
+    "analysis",
+)
 
 
 def __getattr__(name: str) -> Callable[..., None]:
@@ -53,7 +63,7 @@ def fit_method(name: str, source: Source, config: Any, output: Output, compute: 
     """Check everything, then make the run's folder, then fit; the `Ensemble`."""
     device = compute.apply()
     check_output(output)
-    dataset = Dataset.open(source, config.radius, device)
+    dataset = Dataset.open(source, config.radius, device, require_poses=not methods.finds_poses(name))
     methods.check(dataset, config)
     if output.overwrite:
         make_room(output.output)

@@ -52,7 +52,7 @@ class Source:
     amplitude_contrast: float | None = None
     """Amplitude contrast, where the table does not say."""
 
-    def open(self) -> Particles:
+    def open(self, require_poses: bool = True) -> Particles:
         """Read the table."""
         return Particles.read(
             self.particles,
@@ -61,6 +61,7 @@ class Source:
             ctf=self.ctf,
             passthrough=self.passthrough,
             ind=self.ind,
+            require_poses=require_poses,
             no_ctf=self.no_ctf,
             pixel_A=self.pixel_size,
             box=self.box,
@@ -94,6 +95,11 @@ class Observed:
         within = self.lattice.within(radius)
         return dataclasses.replace(self, lattice=within, sample_bk=self.sample_bk[:, :n], ctf_bk=self.ctf_bk[:, :n])
 
+    def on(self, box: int) -> "Observed":
+        """The same samples as those of smaller images: shifts count their pixels."""
+        lattice = self.lattice.on(box)
+        return dataclasses.replace(self, lattice=lattice, shift_b2=self.shift_b2 * (box / self.lattice.box))
+
     def to(self, device: str) -> "Observed":
         """The same batch on another device."""
         return dataclasses.replace(
@@ -121,13 +127,19 @@ class Dataset:
 
     @classmethod
     def open(
-        cls, source: Source, radius: float | None = None, device: str = "cpu", memory_share: float = 0.4
+        cls,
+        source: Source,
+        radius: float | None = None,
+        device: str = "cpu",
+        memory_share: float = 0.4,
+        require_poses: bool = True,
     ) -> "Dataset":
         """Read and check every image once, estimate the noise, keep the samples if they fit a share of free memory.
 
-        The first σ² is the mean power of the prepared images, high by a factor 1 + SNR.
+        Poses that are neither in the table nor required are not numbers. The first σ² is the mean power of the prepared
+        images, high by a factor 1 + SNR.
         """
-        particles = source.open()
+        particles = source.open(require_poses)
         if len(particles) < 2:
             raise InputError(f"{source.particles}: holds {len(particles)} image; two half-sets need at least 2")
         if radius is not None and not radius >= 1:
@@ -162,6 +174,12 @@ class Dataset:
     def with_noise(self, noise_gs: torch.Tensor) -> "Dataset":
         """The same images, whitened by another spectrum."""
         return dataclasses.replace(self, noise_gs=noise_gs)
+
+    def noise_times(self, power_gs: torch.Tensor) -> torch.Tensor:
+        """σ² with the first shells multiplied by what whitened residuals have left of it."""
+        noise_gs = self.noise_gs.clone()
+        noise_gs[:, : power_gs.shape[1]] *= power_gs
+        return noise_gs
 
     def within(self, radius: float) -> "Dataset":
         """The same images at a lower resolution; a view of the packed samples."""

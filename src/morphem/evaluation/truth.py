@@ -4,7 +4,7 @@ Axes: n images, q latent, t true coordinates, s states, v voxels, z y x maps.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -20,10 +20,16 @@ from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.evaluation.fsc import auc, benchmark_fsc
 from morphem.evaluation.latents import angle_error, class_agreement, clusters, neighbourhood_similarity
+from morphem.evaluation.poses import KEYS as POSE_SCORES
+from morphem.evaluation.poses import Frames, Match, TruePoses
 from morphem.io import npy
 from morphem.io.mrc import read_map
+from morphem.methods import finds_poses
+from morphem.physics.fsc import fsc, resolution
 from morphem.physics.masks import around
 
+MOST_CLASSES = 20
+"""Poses are scored class by class up to so many classes."""
 SCORED = 100
 """Per-image scores are those of this many images, evenly spaced."""
 VOXELS = 20_000
@@ -71,7 +77,12 @@ class Truth:
         """mask.mrc, else a soft mask around the mean true map: above 2 % of its maximum after a blur of 3 pixels."""
         if self.has_mask:
             return read_map(self.folder / "mask.mrc")[0]
-        return around(sum(map(self.map, range(1, len(self.maps))), start=self.map(0)) / len(self.maps))
+        return around(self.mean_zyx)
+
+    @cached_property
+    def mean_zyx(self) -> np.ndarray:
+        """The mean of the true maps."""
+        return sum(map(self.map, range(1, len(self.maps))), start=self.map(0)) / len(self.maps)
 
     @property
     def has_mask(self) -> bool:
@@ -116,10 +127,11 @@ def evaluate(ensemble: Ensemble, truth: Path | str, decoder: str = "model", seed
         notes.append("the truth has no mask.mrc: masked scores use a mask made from the mean true map")
     if len(real) < len(row_n):
         notes.append(f"{len(row_n) - len(real)} junk images are left out")
-    scores = _map_scores(ensemble, known, z_nq, decoder) | _latent_scores(known, z_nq, label_n, seed, notes)
+    poses, place = _pose_scores(ensemble, known, row_n, real, label_n)
+    scores = _map_scores(ensemble, known, z_nq, decoder, place) | _latent_scores(known, z_nq, label_n, seed, notes)
     run = {"run": str(ensemble.folder), "truth": str(truth), "method": ensemble.method, "decoder": decoder}
     seconds = round(time.monotonic() - start, 2)
-    return run | scores | {"images": len(real), "seed": seed, "seconds": seconds, "notes": notes}
+    return run | scores | poses | {"images": len(real), "seed": seed, "seconds": seconds, "notes": notes}
 
 
 def _matched(ensemble: Ensemble, truth: Truth) -> tuple[np.ndarray, list[str]]:
@@ -157,7 +169,33 @@ def _check_maps(ensemble: Ensemble, truth: Truth) -> None:
         )
 
 
-def _map_scores(ensemble: Ensemble, truth: Truth, z_nq: np.ndarray, decoder: str) -> dict[str, Any]:
+Place = Callable[[int, np.ndarray], np.ndarray]
+"""Brings the map of an image to the truth's frame."""
+
+
+def _pose_scores(
+    ensemble: Ensemble, truth: Truth, row_n: np.ndarray, real: np.ndarray, label_n: np.ndarray | None
+) -> tuple[dict[str, Any], Place]:
+    """Errors of the poses in one frame and in a frame of every class; maps are moved where the run found its poses.
+
+    None where the truth has no poses. Classes are the run's, else the true states where they are few.
+    """
+    true, found = TruePoses.read(truth.folder), ensemble.poses.take(real)
+    if true is None:
+        return dict.fromkeys((*POSE_SCORES, "poses_by_class")), lambda row, map_zyx: map_zyx
+    true = true.rows(row_n[real])
+    own_n = truth.state_n if label_n is None else label_n
+    by_class = Frames.of(found, true, own_n) if 1 < len(np.unique(own_n)) <= MOST_CLASSES else None
+    scores = Match.of(found, true).scores()
+    scores["poses_by_class"] = by_class and [{"class": g} | match.scores() for g, match in by_class.match_g.items()]
+    if not finds_poses(ensemble.method):
+        return scores, lambda row, map_zyx: map_zyx
+    one_frame = label_n is None or ensemble.config["settings"].get("then")
+    frames = Frames.of(found, true, np.zeros(len(found), int) if one_frame else own_n)
+    return scores, lambda row, map_zyx: frames.at(row).to_truth(map_zyx, ensemble.pixel_A)
+
+
+def _map_scores(ensemble: Ensemble, truth: Truth, z_nq: np.ndarray, decoder: str, place: Place) -> dict[str, Any]:
     """FSC areas: of each scored image's map, of each state's, and of the consensus."""
     n = len(z_nq)
     pick = np.unique(np.arange(SCORED) * n // SCORED)
@@ -165,14 +203,17 @@ def _map_scores(ensemble: Ensemble, truth: Truth, z_nq: np.ndarray, decoder: str
 
     def decoded(row: np.ndarray) -> Iterable[np.ndarray]:
         if ensemble.latent_dim:
-            return ensemble.decode(z_nq[row], decoder)
-        return repeat(next(ensemble.decode(np.zeros((1, 0)), decoder)), len(row))
+            return map(place, row, ensemble.decode(z_nq[row], decoder))
+        return repeat(place(0, next(ensemble.decode(np.zeros((1, 0)), decoder))), len(row))
 
     image = _areas(decoded(pick), truth, truth.state_n[pick])
     state = _areas(decoded(medoids), truth, states) if ensemble.latent_dim else None
-    consensus = _areas(repeat(ensemble.consensus_zyx, len(pick)), truth, truth.state_n[pick])
+    consensus_zyx = place(0, ensemble.consensus_zyx)
+    consensus = _areas(repeat(consensus_zyx, len(pick)), truth, truth.state_n[pick])
     areas = {"per_image_auc": image, "per_conformation_auc": state, "consensus_auc": consensus}
-    return {key: value for name, area in areas.items() for key, value in _summary(name, area).items()}
+    reached_A = resolution(fsc(consensus_zyx * truth.mask_zyx, truth.mean_zyx * truth.mask_zyx), ensemble.pixel_A, 0.5)
+    scores = {key: value for name, area in areas.items() for key, value in _summary(name, area).items()}
+    return scores | {"consensus_resolution_A": reached_A}
 
 
 def _areas(maps: Iterable[np.ndarray], truth: Truth, states: np.ndarray) -> np.ndarray:

@@ -140,4 +140,4 @@ def residual_noise(dataset: Dataset, volume: LinearVolume, rows: np.ndarray | No
             residual_bhk = model.residual(volume, observed, known.rotation_bh33, known.shift_bh2, known.z_bhq)
             power.add(residual_bhk[:, 0], dataset.particles.optics_n[observed.index_b])
             bar.advance(len(observed))
-    return dataset.noise_gs * power.mean()
+    return dataset.noise_times(power.mean())

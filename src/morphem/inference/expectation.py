@@ -239,6 +239,4 @@ def remaining_noise(images: Images, model: Model) -> torch.Tensor:
         left_brh = (forward.centred(observed)[..., None] - clean_brh) ** 2 + spread_brh
         power_br = (left_brh * found.logw_bh.exp().to(left_brh)[:, None]).sum(-1)
         power.add_power(power_br.unflatten(1, (-1, 2)).sum(-1), group_n[observed.index_b])
-    noise_gs = dataset.noise_gs.clone()
-    noise_gs[:, : power.shells] *= power.mean()
-    return noise_gs
+    return dataset.noise_times(power.mean())

@@ -136,6 +136,10 @@ class NormalEquations(MStep):
             points = matrix_b33 @ turn_33, observed.lattice.coords_k2
             insert(value_bkc, *points, self.odd_c, sum_zyxp, power_bk, pair_bp.to(dtype))
 
+    def fade(self, share: float) -> None:
+        """Forget all but a share of the sums of maps, so that later images count more."""
+        self.sum_czyxp *= share
+
     def merge(self, other: "NormalEquations") -> None:
         self.sum_czyxp += other.sum_czyxp
         self.moment_cjj += other.moment_cjj

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from morphem.data.particles import Particles
 from morphem.errors import InputError
 
 AT_LEAST_1 = ("epochs", "batch_size", "width", "layers", "latent_dim")
@@ -59,11 +60,11 @@ class NetworkSettings:
         if value is not None and (wrong(value) or value != value):
             raise InputError(f"--{name.replace('_', '-')} {value}: expected {expected}")
 
-    def check(self, images: int, box: int) -> None:
+    def check(self, particles: Particles) -> None:
         """Errors: InputError for what so many images of this box cannot give."""
         map_box = getattr(self, "map_box", None)
-        if map_box is not None and map_box > box:
-            raise InputError(f"--map-box {map_box}: the images have {box} pixels; give as many or fewer")
+        if map_box is not None and map_box > particles.box:
+            raise InputError(f"--map-box {map_box}: the images have {particles.box} pixels; give as many or fewer")
 
     @property
     def step(self) -> float:
@@ -126,8 +127,9 @@ class LinearSettings:
         if not 0 < self.held_out <= 0.5:
             raise InputError(f"--held-out {self.held_out}: expected a share above 0, up to 0.5")
 
-    def check(self, images: int) -> None:
+    def check(self, particles: Particles) -> None:
         """Errors: InputError for fewer images than can be split, or more classes or dimensions than they can tell."""
+        images = len(particles)
         if images < FEWEST_IMAGES:
             raise InputError(f"{images} images are too few to split and to hold some out; give {FEWEST_IMAGES} or more")
         for name in ("classes", "latent_dim"):

@@ -23,12 +23,18 @@ METHODS: dict[str, str] = {
     "variability": "morphem.methods.variability",
     "classify": "morphem.methods.classify",
     "mixture": "morphem.methods.mixture",
+    "abinitio": "morphem.methods.abinitio",
 }
 
 
 def load(name: str) -> ModuleType:
     """The module of a method."""
     return importlib.import_module(METHODS[name])
+
+
+def finds_poses(name: str) -> bool:
+    """Whether a method needs no poses."""
+    return getattr(load(name), "FINDS_POSES", False)
 
 
 def check(dataset: "Dataset", config: Any) -> None:
@@ -41,15 +47,15 @@ def check(dataset: "Dataset", config: Any) -> None:
     from morphem.io.mrc import read_map_of
     from morphem.physics import masks
 
+    if hasattr(config, "check"):
+        config.check(dataset.particles)
     if mask := getattr(config, "mask", None):
         masks.read(mask, dataset.box, dataset.pixel_A)
     if isinstance(config, LinearSettings):
         for path in getattr(config, "init", ()):
             read_map_of(path, dataset.box, dataset.pixel_A)
-        config.check(len(dataset))
         refuse_sums_that_do_not_fit(dataset, config)
     if isinstance(config, NetworkSettings):
-        config.check(len(dataset), dataset.box)
         refuse_what_does_not_fit(dataset, config)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from morphem.data import latents
 from morphem.data.dataset import Dataset
+from morphem.data.particles import Particles
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
 from morphem.inference.consensus import start
@@ -42,9 +43,9 @@ class Config(LatentSettings):
     init: Path | None = None
     """z to start from (.npy, .pkl or .parquet, a row an image); N(0, 0.1²) by default."""
 
-    def check(self, images: int, box: int) -> None:
-        super().check(images, box)
-        self.first_z(images)
+    def check(self, particles: Particles) -> None:
+        super().check(particles)
+        self.first_z(len(particles))
 
     def first_z(self, images: int) -> torch.Tensor:
         """z of every image before training. Errors: InputError where `init` is not made of such rows."""

@@ -46,6 +46,10 @@ class Lattice:
             self._prefixes[radius] = Lattice(self.box, radius, self.k_k2[: self.prefix(radius)])
         return self._prefixes[radius]
 
+    def on(self, box: int) -> "Lattice":
+        """The same samples of images with fewer pixels and the same side in Å."""
+        return Lattice(box, self.radius, self.k_k2)
+
     @cached_property
     def _prefixes(self) -> dict[float, "Lattice"]:
         return {}

@@ -1,0 +1,123 @@
+"""What a search for poses leaves: the other hand, the maps of classes, and whether to believe the result.
+
+Axes: n images, c classes, v bins of views, z y x maps.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from morphem.data.dataset import Dataset
+from morphem.errors import NoResultError
+from morphem.inference.abinitio import TURNED_RAD, State, reach
+from morphem.inference.consensus import merged
+from morphem.inference.consensus import start as consensus_of
+from morphem.inference.expectation import Model
+from morphem.inference.linear import JointSpace, Latents, write_classes
+from morphem.inference.linear import placed as placed_in
+from morphem.inference.msteps import NormalEquations
+from morphem.inference.search import posed
+from morphem.inference.starts import Setting, Start
+from morphem.inference.subspaces import Subspaces
+from morphem.io.mrc import read_map, write_map
+from morphem.models.volume import LinearVolume
+from morphem.physics import grids
+from morphem.physics.alignment import handed
+from morphem.run import Run
+
+SURE = 4.0
+"""Standard errors by which held-out images must prefer a map to its amplitudes with random phases."""
+AGREE_DEG = 30.0
+"""Two starts that found one structure differ by less, in the median."""
+LEAST_CYCLES = 3.0
+"""Across the particle, up to which half-maps must agree."""
+COLLAPSED = 0.1
+"""Of the sphere: views that fill no more are no set of views."""
+MOST_BINS, AN_IMAGE = 200, 0.2
+"""Bins that views are counted in: at most, and an image."""
+
+
+def write_mirror(dataset: Dataset, folder: Path) -> None:
+    """maps/mirror.mrc and particles_mirror.star: the other hand, which the images cannot tell from the first."""
+    particles = dataset.particles
+    map_zyx, pixel_A = read_map(folder / "maps" / "consensus.mrc")
+    write_map(folder / "maps" / "mirror.mrc", np.roll(map_zyx[::-1], 1, axis=0), pixel_A)
+    mirrored = particles.with_poses(handed(particles.rotation_n33, True), particles.shift_A_n2)
+    mirrored.write(folder / "particles_mirror.star")
+
+
+def by_class(
+    dataset: Dataset, class_n: np.ndarray, classes: int, mask: Path | None, run: Run
+) -> tuple[JointSpace, Latents]:
+    """The maps of classes, each from its images alone, their joint space, and every image's place in it."""
+    whitened, consensus = consensus_of(dataset, run, mask)
+    sums = [_sums(whitened, rows, class_n, classes) for rows in dataset.halves(run.seed)]
+    map_czyx = merged(*sums)[0] * (consensus.mask_zyx if consensus.masked else 1)
+    volume = LinearVolume.of(torch.from_numpy(map_czyx), dataset.lattice.radius).to(dataset.device)
+    estep = Subspaces(classes, 0, 0.0).to(dataset.device)
+    estep.prior_h = torch.from_numpy((np.bincount(class_n, minlength=classes) + 1) / (len(class_n) + classes))
+    model = Model(volume, estep)
+    write_classes(run.folder / "maps", model, dataset.pixel_A)
+    space, found = placed_in(whitened, model)
+    space.write(run.folder / "maps", dataset.pixel_A)
+    return space, found
+
+
+def _sums(dataset: Dataset, rows: np.ndarray, class_n: np.ndarray, classes: int) -> NormalEquations:
+    sums = NormalEquations(dataset.lattice, classes=classes, device=dataset.device)
+    for observed in dataset.batches(500, rows):
+        class_b1, zero_b1 = torch.from_numpy(class_n[observed.index_b])[:, None], torch.zeros(len(observed), 1)
+        sums.update(observed, posed(class_b1, observed.rotation_b33[:, None], observed.shift_b2[:, None], zero_b1))
+    return sums
+
+
+def judge(setting: Setting, start: Start, apart_deg: float | None, state: State, run: Run) -> None:
+    """Say and record the evidence. Errors: NoResultError where it speaks against the result, with each reason."""
+    rotation_n33 = state.candidates.rotation_nh33[:, 0].numpy()
+    filled, agreed = views_filled(rotation_n33), reach(state.curve_s.numpy())
+    gain, turned = start.score - start.chance, float((state.turned_n > TURNED_RAD).float().mean())
+    shift_n = state.candidates.shift_nh2[:, 0].norm(dim=1)
+    evidence = {
+        "gain": round(gain, 3),
+        "gain_error": round(start.error, 3),
+        "starts_apart_deg": None if apart_deg is None else round(apart_deg, 2),
+        "views_filled": round(filled, 3),
+        "agreed_A": round(setting.resolution_A(max(agreed, 1)), 2),
+        "turned_last_round": round(turned, 4),
+        "beyond_shift": round(float((shift_n > setting.reach + 1).float().mean()), 4),
+        "left": round(float(state.left_n.median()), 4),
+    }
+    run.record(part="outcome", **evidence)
+    run.log(
+        f"Poses found: half-maps agree to {evidence['agreed_A']:g} Å (FSC = 0.5, half-sets of one refinement's poses:"
+        f" not gold standard), views fill {filled:.0%} of the sphere, {turned:.1%} of images turned by more than 5° in"
+        " the last round; the hand is open: maps/mirror.mrc and particles_mirror.star are the other one"
+    )
+    reasons = []
+    if gain < SURE * start.error:
+        reasons.append(
+            f"no structure found: held-out images fit the map only {gain:.2f} ± {start.error:.2f} nats better than one"
+            " of random phases"
+        )
+    if apart_deg is not None and apart_deg > AGREE_DEG:
+        reasons.append(f"not converged: the two nearest starts differ by {apart_deg:.0f}° in the median")
+    if agreed < setting.radius(LEAST_CYCLES):
+        reasons.append(f"half-maps agree only to {evidence['agreed_A']:g} Å")
+    if filled < COLLAPSED:
+        reasons.append(f"views collapsed onto {filled:.0%} of the sphere")
+    if reasons:
+        raise NoResultError(f"{run.folder}: {'; '.join(reasons)}; what was found is kept there, but do not believe it")
+
+
+def views_filled(rotation_n33: np.ndarray) -> float:
+    """exp(entropy) of directions of view over equal bins of the half sphere, as a share of their number.
+
+    A view and its opposite are mirror images of each other, so a half sphere holds all.
+    """
+    bins = int(min(MOST_BINS, max(10, AN_IMAGE * len(rotation_n33))))
+    centre_v3 = grids.views(2 * bins)[:bins, 2]
+    nearest_n = np.abs(rotation_n33[:, 2] @ centre_v3.T).argmax(1)
+    share_v = np.bincount(nearest_n, minlength=bins) / len(nearest_n)
+    share_v = share_v[share_v > 0]
+    return float(np.exp(-(share_v * np.log(share_v)).sum()) / bins)
