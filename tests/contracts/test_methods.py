@@ -29,7 +29,7 @@ from morphem.methods import METHODS, finds_poses, fit, load, summary
 from morphem.physics.cube import crop
 from morphem.physics.fsc import fsc, read_fsc_star
 from morphem.physics.rotations import distance_rad
-from morphem.run import Compute, Run
+from morphem.run import Compute, Output, Run
 
 OWN = {"abinitio": {"latent_dim": None, "classes": 1}}
 """Where a method's settings mean something else."""
@@ -79,6 +79,14 @@ def test_a_method_is_a_page():
         assert source is not None
         with open(source) as file:
             assert len(file.readlines()) < 150
+
+
+def test_every_flag_has_one_meaning():
+    for name in METHODS:
+        names = [
+            field.name for part in (Source, Output, Compute, load(name).Config) for field in dataclasses.fields(part)
+        ]
+        assert len(names) == len(set(names)), name
 
 
 def test_the_folder_holds_a_finished_run(run, tiny):
@@ -484,7 +492,7 @@ from morphem.methods import vae
 from morphem.inference.consensus import start
 from morphem.inference.training import train
 from morphem.methods.vae import Config, Encoder, _view
-from morphem.run import Compute, Run
+from morphem.run import Compute, Output, Run
 import tempfile, pathlib
 
 torch.set_num_threads(1)

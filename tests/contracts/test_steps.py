@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from morphem.data.dataset import Dataset
+from morphem.inference.candidates import AtCandidates, Candidates
 from morphem.inference.esteps import EStep, Hypotheses, Known
 from morphem.inference.gradient import DivergedError, Gradient
 from morphem.inference.latents import Encoder, Table
@@ -14,6 +15,7 @@ from morphem.inference.msteps import NormalEquations
 from morphem.inference.poses import PoseTable, turned, with_refinement
 from morphem.inference.rows import RowAdam, Rows
 from morphem.inference.schedules import BetaSchedule
+from morphem.inference.search import Grid, PoseSearch
 from morphem.inference.solving import solve_symmetric
 from morphem.inference.subspaces import Subspaces
 from morphem.inference.views import ImageView, MapView, PictureView
@@ -37,7 +39,13 @@ def esteps(dataset: Dataset) -> dict[str, EStep]:
     poses.arrive(1)
     torch.nn.init.normal_(poses.turn.weight, std=0.02)
     torch.nn.init.normal_(poses.move.weight, std=0.5)
+    rotation_nh33 = turned(torch.eye(3).expand(len(dataset), 2, 3, 3), 0.5 * torch.randn(len(dataset), 2, 3))
+    shape = len(dataset), 2
+    class_nh, shift_nh2 = torch.zeros(shape, dtype=torch.long), torch.zeros(*shape, 2)
+    candidates = Candidates(class_nh, rotation_nh33, shift_nh2, torch.randn(shape))
     return {
+        "PoseSearch": PoseSearch(Grid.of(20, 8, 2.0, 1.0), keep=3, apart_rad=0.3),
+        "AtCandidates": AtCandidates(candidates, 1.0, torch.ones(len(dataset))),
         "Known": Known(),
         "Encoder (image)": Encoder(image, 3, 16, 2, half).eval(),
         "Encoder (map)": Encoder(MapView(6, torch.linspace(1, 0.1, 17)), 3, 16, 2, half).eval(),
@@ -57,6 +65,8 @@ NAMES = (
     "PoseTable",
     "Subspaces",
     "Weighted",
+    "PoseSearch",
+    "AtCandidates",
 )
 
 

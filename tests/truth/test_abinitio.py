@@ -273,11 +273,23 @@ def test_noise_has_no_structure(tmp_path):
 
 
 def test_another_method_goes_on_from_the_poses(unposed, tmp_path):
-    settings = {"starts": 1, "schedule": "short", "then": "variability", "latent_dim": 2}
+    settings = {"starts": 1, "schedule": "short", "then": "variability", "latent_dim": 2, "refreshes": 1}
     ensemble = searched(unposed, tmp_path / "run", **settings)
     assert ensemble.latent_dim == 2 and ensemble.method == "abinitio"
     assert evaluate(ensemble, unposed)["rotation_error_median_deg"] < 5
     assert "punjani2017" in (tmp_path / "run" / "citations.bib").read_text()
+
+
+@pytest.mark.slow
+def test_poses_of_a_molecule_that_moves_get_better_with_its_states(tmp_path):
+    simulate(tmp_path / "set", Simulation(images=3000, snr=0.2))
+    without_poses(tmp_path / "set")
+    errors = []
+    for rounds in (0, 4):
+        settings = {"starts": 2, "then": "variability", "latent_dim": 4, "refreshes": rounds}
+        scores = evaluate(searched(tmp_path / "set", tmp_path / str(rounds), **settings), tmp_path / "set")
+        errors.append(scores["rotation_error_median_deg"])
+    assert errors[1] < 0.8 * errors[0]
 
 
 @pytest.mark.slow

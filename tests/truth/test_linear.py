@@ -22,6 +22,7 @@ from morphem.inference.linear import JointSpace, Latents, placed
 from morphem.inference.marching import March
 from morphem.inference.settings import LinearSettings
 from morphem.inference.subspaces import Subspaces
+from morphem.io.mrc import read_map, write_map
 from morphem.methods import fit, load
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import LinearVolume
@@ -171,7 +172,7 @@ def test_the_noise_is_measured_beneath_what_moves(fitted):
 
 def test_contrast_does_not_leak_into_z(still, tmp_path):
     truth = drawn(still, 2, spread=0.2)
-    one = march(truth, tmp_path, contrast=True)
+    one = march(truth, tmp_path, free_contrast=True)
     model, dataset = one.finished(one.subspace(2))
     _, found = placed(dataset, model)
     design = np.column_stack([np.ones(len(found.z_nd)), found.z_nd])
@@ -260,3 +261,82 @@ def test_half_sets_fitted_apart_share_nothing(still, tmp_path):
         assert first.read_bytes() == again.read_bytes()
         second, changed = (tmp_path / run / "maps/half2" / name for run in ("one", "two"))
         assert second.read_bytes() != changed.read_bytes()
+
+
+def maps_of(tmp_path, half: int, name: str, count: int) -> np.ndarray:
+    """(count, voxels) of a half-set."""
+    folder = tmp_path / "run" / "maps" / f"half{half}"
+    return np.stack([read_map(folder / f"{name}_{number:03d}.mrc")[0].ravel() for number in range(1, count + 1)])
+
+
+def test_half_sets_that_share_no_axes_leave_each_other_their_size(still, tmp_path):
+    """More dimensions than there are: axes of noise are turned, not stretched, and z keeps its variance."""
+    truth = drawn(still, 1)
+    config = load("variability").Config(latent_dim=4, halves=True, starts=1)
+    ensemble = fit("variability", truth.dataset, config, Run(tmp_path / "run", Compute()))
+    norms = [np.linalg.norm(maps_of(tmp_path, half, "eigenvolume", 4)) for half in (1, 2)]
+    assert np.linalg.norm(norms[1]) < 2 * np.linalg.norm(norms[0])
+    for half in (1, 2):
+        rows = ensemble.half_n == half
+        power = (ensemble.z_nq[rows] ** 2).mean(0) + ensemble.uncertainty_nqq[rows].diagonal(axis1=1, axis2=2).mean(0)
+        np.testing.assert_allclose(power, 1, atol=0.35)
+
+
+def test_half_sets_number_their_classes_alike(still, tmp_path):
+    truth = drawn(still, 0, classes=3)
+    config = load("classify").Config(classes=3, halves=True, starts=1)
+    ensemble = fit("classify", truth.dataset, config, Run(tmp_path / "run", Compute()))
+    maps = np.stack([maps_of(tmp_path, half, "class", 3) for half in (1, 2)])
+    apart = maps - maps.mean(1, keepdims=True)
+    for number in range(3):
+        assert np.corrcoef(apart[0, number], apart[1, number])[0, 1] > 0.5
+    found_n = ensemble.weight_nc.argmax(1)
+    pair_n = 3 * truth.class_n + found_n
+    tables = [np.bincount(pair_n[ensemble.half_n == half], minlength=9).reshape(3, 3) for half in (1, 2)]
+    assert (tables[0].argmax(1) == tables[1].argmax(1)).all()
+
+
+def test_a_soft_mask_is_not_multiplied_on_after_convergence(still, tmp_path):
+    """One that is given, of a half everywhere, says where maps may be, and no more."""
+    truth = drawn(still, 1)
+    one = march(truth, tmp_path)
+    model = one.climb(one.subspace(1))
+    one = dataclasses.replace(one, consensus=dataclasses.replace(one.consensus, masked=True))
+    half_zyx = 0.5 * (one.consensus.mask_zyx > 0).astype(np.float32)
+    completed = one._completed(model, half_zyx)
+    inside = torch.from_numpy(half_zyx > 0)
+    before, after = (m.on(BOX).volume.map_czyx[:, inside] for m in (model, completed))
+    assert float((before[1] - after[1]).norm() / before[1].norm()) < 1e-5
+    assert float(after[0].norm() / before[0].norm()) > 0.9
+
+
+def test_a_mask_of_one_voxel_breaks_nothing(still, tmp_path):
+    truth = drawn(still, 1)
+    mask_zyx = np.zeros((BOX,) * 3, np.float32)
+    mask_zyx[BOX // 2, BOX // 2, BOX // 2] = 1
+    write_map(tmp_path / "mask.mrc", mask_zyx, truth.dataset.pixel_A)
+    config = load("variability").Config(latent_dim=1, starts=1, mask=tmp_path / "mask.mrc")
+    ensemble = fit("variability", truth.dataset, config, Run(tmp_path / "run", Compute()))
+    assert np.isfinite(ensemble.z_nq).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_has_no_dimensions(tmp_path, seed):
+    simulate(tmp_path / "set", Simulation(kind="still", images=400, box=BOX, pixel_size=6.0, snr=1e-9, seed=seed))
+    dataset = Dataset.open(Source(tmp_path / "set" / "particles.star"))
+    ensemble = fit(
+        "variability", dataset, load("variability").Config(starts=1), Run(tmp_path / "run", Compute(seed=seed))
+    )
+    assert ensemble.latent_dim == 0
+
+
+@pytest.mark.parametrize("given", [{"classes": 2}, {"latent_dim": 2}])
+def test_a_mixture_chooses_what_is_not_given(still, tmp_path, monkeypatch, given):
+    monkeypatch.setattr(choosing, "BOTH", (2, 4))
+    monkeypatch.setattr(choosing, "CLASSES", (2, 3))
+    truth = drawn(still, 2, classes=2)
+    config = load("mixture").Config(starts=1, **given)
+    fit("mixture", truth.dataset, config, Run(tmp_path / "run", Compute()))
+    maps = tmp_path / "run" / "maps"
+    assert len(list(maps.glob("class_00?.mrc"))) == 2
+    assert len(list(maps.glob("class_001_eigenvolume_*.mrc"))) >= 2

@@ -32,6 +32,8 @@ def display(
 
     Errors: InputError for a component that the run does not have, or a folder that holds maps.
     """
+    if not ensemble.latent_dim:
+        raise InputError(f"{ensemble.folder}: has no latents, and so no components to show")
     if not 1 <= component <= ensemble.latent_dim:
         raise InputError(f"--component {component}: the run has components 1 to {ensemble.latent_dim}")
     if frames < 2:
@@ -62,6 +64,8 @@ def _clusters(ensemble: Ensemble, component: int, count: int) -> tuple[np.ndarra
 def _intermediates(ensemble: Ensemble, component: int, frames: int) -> tuple[np.ndarray, Iterator[Frame]]:
     """Back-projections of the images under overlapping triangles along a component."""
     weight_nw = triangles(ensemble.z_nq[:, component], frames, LOW, HIGH)
+    if empty := int((weight_nw.sum(0) <= 0).sum()):
+        raise InputError(f"--frames {frames}: {empty} of so many windows hold no image; give fewer")
     mean_mq = weight_nw.T @ ensemble.z_nq / weight_nw.sum(0)[:, None]
     return mean_mq, _back_projected(ensemble, weight_nw)
 

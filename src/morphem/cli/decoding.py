@@ -14,6 +14,9 @@ from morphem.io import npy
 from morphem.io.files import refuse_file
 from morphem.io.reading import reading
 
+LARGEST = 1e6
+"""Coordinates beyond are no latents."""
+
 
 def decode(
     run: Path | None = None,
@@ -148,6 +151,7 @@ def _numbers(z: str | None, z_file: Path | None) -> np.ndarray:
     """Rows of latent coordinates, from the command line or a file."""
     try:
         z_mq = np.array(_rows(z, z_file), dtype=float)
+        z_mq = np.where(np.abs(z_mq) < LARGEST, z_mq, np.nan)
     except ValueError:
         z_mq = np.empty(0)
     if z_mq.ndim != 2 or not z_mq.size or not np.isfinite(z_mq).all():

@@ -3,6 +3,7 @@
 Axes: n images, q latent.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +25,20 @@ def read(path: Path, count: int) -> np.ndarray:
     if not isinstance(z_nq, np.ndarray) or z_nq.ndim != 2 or len(z_nq) != count or not z_nq.shape[1]:
         shape = getattr(z_nq, "shape", "no array")
         raise InputError(f"{path}: {shape} found, expected {count} rows of latent coordinates; give this table's own")
+    if z_nq.dtype.kind not in "fiu":
+        raise InputError(f"{path}: holds {z_nq.dtype}, expected real numbers; make the latents again")
+    with np.errstate(over="ignore"):
+        z_nq = z_nq.astype(np.float32)
     if not np.isfinite(z_nq).all():
-        raise InputError(f"{path}: holds a number that is not finite; make the latents again")
-    return z_nq.astype(np.float32)
+        raise InputError(f"{path}: holds a number that is not finite, or too large; make the latents again")
+    return z_nq
 
 
 def _parquet(path: Path) -> np.ndarray:
     with reading(path, "a table of latents"):
         table = pd.read_parquet(path)
-    return table[[name for name in table if str(name).startswith("z_")]].to_numpy(float)
+    names = sorted((name for name in map(str, table) if re.fullmatch(r"z_\d+", name)), key=lambda name: int(name[2:]))
+    return table[names].to_numpy()
 
 
 _READERS = {".npy": lambda path: npy.read(path, "latent coordinates"), ".pkl": pickles.read, ".parquet": _parquet}

@@ -1,7 +1,7 @@
 """How many classes and dimensions the images support: by the likelihood of images that no fit has seen.
 
 More of either always fits the seen images better. Candidates grow step by step, each is compared with the best one so
-far image by image, and growth ends where the gain is not above two standard errors of its mean.
+far image by image, and growth ends where the gain could be chance, or is what a sweep more would give.
 
 Axes: n held-out images.
 """
@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student
 
-from morphem.inference.expectation import Model, evidence
+from morphem.inference.expectation import RISE, Model, evidence
 from morphem.inference.marching import COARSE, March
 
 DIMENSIONS = (2, 4, 6, 8, 10, 12, 16, 20)
 CLASSES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 BOTH = (2, 4, 6)
 """Dimensions that classes are tried with."""
+DOUBT = 0.005
+"""The chance that one candidate more is taken though it is no better."""
 PATIENCE = 2
 """How many candidates in a row may fail to gain."""
 
@@ -37,7 +40,12 @@ class Candidate:
     def gain(self, other: "Candidate") -> tuple[float, float]:
         """Mean of this one's evidence above another's, and its standard error, in nats an image."""
         difference_n = self.evidence_n - other.evidence_n
-        return float(difference_n.mean()), float(difference_n.std() / np.sqrt(len(difference_n)))
+        return float(difference_n.mean()), float(difference_n.std(ddof=1) / np.sqrt(len(difference_n)))
+
+    def gains_on(self, other: "Candidate") -> bool:
+        """Whether it is better beyond doubt (Student's t, one-sided) and by more than sweeps leave undone."""
+        (mean, error), images = self.gain(other), len(self.evidence_n)
+        return images > 1 and mean > max(error * float(student.ppf(1 - DOUBT, images - 1)), RISE)
 
 
 def judged(march: March, model: Model) -> Candidate:
@@ -53,7 +61,7 @@ def grown(march: March, start: Candidate, sizes: Iterable[int], fit: Callable[[i
         candidate = judged(march, fit(size))
         mean, error = candidate.gain(best)
         _say(march, candidate, best, mean, error)
-        best, failed = (candidate, 0) if mean > 2 * error else (best, failed + 1)
+        best, failed = (candidate, 0) if candidate.gains_on(best) else (best, failed + 1)
         if failed == PATIENCE:
             break
     return best
@@ -80,13 +88,18 @@ def classes(march: March, wide: Model, latent_dim: int = 0) -> Model:
     ).model
 
 
+def dimensions_of_classes(march: March, wide: Model, count: int) -> Model:
+    """(K, q) of given K: q from 0 up."""
+    still = judged(march, march.mixture(wide, count, 0))
+    return grown(march, still, BOTH, lambda size: march.mixture(wide, count, size)).model
+
+
 def both(march: March) -> Model:
     """(K, q): the best q of one class, the best K of none, then that K with dimensions, whichever gains."""
     march, wide = march.wide()
     moving = judged(march, dimensions(march))
     still = judged(march, classes(march, wide))
-    mean, error = still.gain(moving)
-    best = still if mean > 2 * error else moving
+    best = still if still.gains_on(moving) else moving
     count = still.size[0]
     if count == 1:
         return best.model

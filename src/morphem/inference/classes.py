@@ -73,16 +73,17 @@ def of_maps(map_czyx: torch.Tensor, radius: float, contrast_variance: float = 0.
 
 def by_size(model: Model) -> Model:
     """The same classes, the largest first."""
-    return _chosen(model, model.estep.prior_h.argsort(descending=True, stable=True))
+    return by_order(model, model.estep.prior_h.argsort(descending=True, stable=True))
 
 
 def without_small(model: Model, images: int) -> Model:
     """The classes that have at least `FEWEST` images."""
     keep_c = model.estep.prior_h * images >= min(FEWEST, images / (2 * model.classes))
-    return model if keep_c.all() else _chosen(model, keep_c.nonzero()[:, 0])
+    return model if keep_c.all() else by_order(model, keep_c.nonzero()[:, 0])
 
 
-def _chosen(model: Model, order_c: torch.Tensor) -> Model:
+def by_order(model: Model, order_c: torch.Tensor) -> Model:
+    """Some of the classes, in the order given."""
     map_cjzyx = model.volume.map_czyx.unflatten(0, (model.classes, -1))[order_c]
     estep = Subspaces(len(order_c), model.estep.latent_dim, model.estep.contrast_variance).to(order_c.device)
     estep.prior_h = model.estep.prior_h[order_c] / model.estep.prior_h[order_c].sum()

@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from morphem.data.dataset import Dataset
+from morphem.inference.classes import by_order
 from morphem.inference.consensus import start
 from morphem.inference.expectation import Model
 from morphem.inference.linear import JointSpace, Latents, placed, write_classes
@@ -32,6 +33,7 @@ def fit_linear(dataset: Dataset, settings: LinearSettings, run: Run, begin: Begi
     else:
         march = March.of(whitened, halves, consensus, settings, run)
         model, whitened = march.finished(begin(march))
+        _say_fewer(run, settings, model)
         space, found = placed(whitened, model)
         if model.classes > 1:
             write_classes(maps, model, dataset.pixel_A)
@@ -39,15 +41,31 @@ def fit_linear(dataset: Dataset, settings: LinearSettings, run: Run, begin: Begi
     return space, found
 
 
+def _say_fewer(run: Run, settings: LinearSettings, model: Model) -> None:
+    """Classes that no images were left for are gone."""
+    asked = getattr(settings, "classes", None)
+    if asked is not None and model.classes < asked:
+        run.notice(f"--classes {asked}: the images fill only {model.classes} classes; the others are left out")
+
+
 def _apart(
     dataset: Dataset, halves: tuple[np.ndarray, np.ndarray], settings: LinearSettings, run: Run, begin: Begin
 ) -> tuple[JointSpace, Latents]:
     """Two fits that share nothing: the second is brought into the first one's frame, each image keeps its half's z."""
     fits = [_half(dataset, rows, settings, run, begin, number) for number, rows in enumerate(halves, start=1)]
-    (first, first_found), (second, second_found) = fits
+    (first, first_found, first_model), (second, second_found, second_model) = fits
     second, second_found = brought_to(first, second, second_found)
-    for number, space in enumerate((first, second), start=1):
-        space.write(run.folder / "maps" / f"half{number}", dataset.pixel_A)
+    mates_c = mates(first, second)
+    if mates_c is None:
+        run.log(f"Half-sets ended with {first_model.classes} and {second_model.classes} classes: no weights are kept")
+    else:
+        second_model = by_order(second_model, torch.from_numpy(mates_c))
+        second_found = dataclasses.replace(second_found, weight_nc=second_found.weight_nc[:, mates_c])
+    for number, (space, model) in enumerate(((first, first_model), (second, second_model)), start=1):
+        folder = run.folder / "maps" / f"half{number}"
+        space.write(folder, dataset.pixel_A)
+        if model.classes > 1:
+            write_classes(folder, model, dataset.pixel_A)
     _say_agreement(run, first_found.z_nd, second_found.z_nd)
     both = 0.5 * (first.volume.map_czyx + second.volume.map_czyx)
     volume = LinearVolume.of(both, first.volume.radius, first.volume.padding)
@@ -56,53 +74,47 @@ def _apart(
 
 def _half(
     dataset: Dataset, rows: np.ndarray, settings: LinearSettings, run: Run, begin: Begin, number: int
-) -> tuple[JointSpace, Latents]:
+) -> tuple[JointSpace, Latents, Model]:
     """Consensus, noise, mask, priors and maps from one half-set alone; every image placed in it."""
     order = np.random.default_rng([run.seed, number]).permutation(rows)
     quarters = np.sort(order[::2]), np.sort(order[1::2])
     whitened, consensus = start(dataset, run, settings.mask, quarters)
     march = March.of(whitened, quarters, consensus, settings, run, f"half {number}")
     model, whitened = march.finished(begin(march))
-    if model.classes > 1:
-        write_classes(run.folder / "maps" / f"half{number}", model, dataset.pixel_A)
-    return placed(whitened, model, rows)
+    return *placed(whitened, model, rows), model
 
 
 def _say_agreement(run: Run, one_nd: np.ndarray, other_nd: np.ndarray) -> None:
     """How the coordinates of images under the two fits correlate."""
+    if not one_nd.shape[1]:
+        return
     agreement_d = [float(np.corrcoef(one, other)[0, 1]) for one, other in zip(one_nd.T, other_nd.T, strict=True)]
     run.log("Half-sets fitted apart: z correlates " + ", ".join(f"{value:.2f}" for value in agreement_d))
     run.record(part="halves", agreement=[round(value, 4) for value in agreement_d])
 
 
 def brought_to(target: JointSpace, space: JointSpace, found: Latents) -> tuple[JointSpace, Latents]:
-    """A space and its latents in another's coordinates, such that its maps are as near as they can be to their place.
+    """A space and its latents, turned such that its axes come as near to another's as a rotation can bring them.
 
-    Where V(z) = m + U z is to be V'(z') = m' + U' z', z' = T z + t with T = (U'ᵀU')⁻¹U'ᵀU, t = (U'ᵀU')⁻¹U'ᵀ(m − m').
+    z' = T z, U' = U Tᵀ, T the orthogonal factor of U_targetᵀU (Procrustes). Both halves show the same ensemble, whose
+    mean is 0 and covariance 1 in either's z: a map that stretched axes would blow up those that the halves do not
+    share. Where the numbers of axes differ, T has as many rows as the target has axes.
     """
-    to_v, to_dv = _flat(target.volume)
-    from_v, from_ev = _flat(space.volume)
-    solve_dv = torch.linalg.pinv(to_dv @ to_dv.mT) @ to_dv
-    turn_de, shift_d = solve_dv @ from_ev.mT, solve_dv @ (from_v - to_v)
-    back_ed = torch.linalg.pinv(turn_de)
-    map_dv = torch.cat([(from_v - shift_d @ back_ed.mT @ from_ev)[None], back_ed.mT @ from_ev])
-    volume = LinearVolume.of(
-        map_dv.to(target.volume.map_czyx).unflatten(1, target.volume.map_czyx.shape[1:]),
-        space.volume.radius,
-        space.volume.padding,
-    )
-    offset_cd = space.offset_cd @ turn_de.mT + shift_d
-    turned = JointSpace(volume, offset_cd, turn_de @ space.turn_cdq)
-    turn, shift = turn_de.cpu().numpy(), shift_d.cpu().numpy()
-    z_nd, cov_ndd = found.z_nd @ turn.T + shift, turn @ found.cov_ndd @ turn.T
-    weight_nc = found.weight_nc
-    if len(offset_cd) == len(target.offset_cd):
-        distance_cc = torch.cdist(target.offset_cd, offset_cd).cpu().numpy()
-        weight_nc = weight_nc[:, linear_sum_assignment(distance_cc)[1]]
-    return turned, Latents(z_nd.astype(np.float32), cov_ndd.astype(np.float32), weight_nc)
+    to_dv, from_ev = (one.volume.map_czyx[1:].flatten(1).double() for one in (target, space))
+    left_dk, _, right_ke = torch.linalg.svd(to_dv @ from_ev.mT, full_matrices=False)
+    turn_de = left_dk @ right_ke
+    map_dv = torch.cat([space.volume.map_czyx[0].double().flatten()[None], turn_de @ from_ev])
+    maps = map_dv.to(space.volume.map_czyx).unflatten(1, space.volume.map_czyx.shape[1:])
+    volume = LinearVolume.of(maps, space.volume.radius, space.volume.padding)
+    turned = JointSpace(volume, space.offset_cd @ turn_de.mT, turn_de @ space.turn_cdq)
+    turn = turn_de.cpu().numpy()
+    z_nd, cov_ndd = found.z_nd @ turn.T, turn @ found.cov_ndd @ turn.T
+    return turned, Latents(z_nd.astype(np.float32), cov_ndd.astype(np.float32), found.weight_nc)
 
 
-def _flat(volume: LinearVolume) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (v) and axes (d, v), float64."""
-    flat_jv = volume.map_czyx.flatten(1).double()
-    return flat_jv[0], flat_jv[1:]
+def mates(target: JointSpace, space: JointSpace) -> np.ndarray | None:
+    """Which class of a space is each class of another, by their places in z; None where the numbers differ."""
+    if len(target.offset_cd) != len(space.offset_cd):
+        return None
+    distance_cc = torch.cdist(target.offset_cd, space.offset_cd).cpu().numpy()
+    return linear_sum_assignment(distance_cc)[1]

@@ -38,6 +38,8 @@ SHELLS_AT_START, SIZE_AT_START = 6, 0.1
 """Eigenvolumes start as noise up to so many shells, of a tenth of the mean's norm."""
 CONTRAST = 0.04
 """Variance at the start, where it is hidden."""
+FEWEST_HELD_OUT, MOST_HELD_OUT = 10, 0.25
+"""Images of either half that are held out, where they are no larger share."""
 NOISE_IMAGES = 2000
 """That the noise is measured on."""
 WIDEST, SPARE = 12, 2
@@ -67,8 +69,8 @@ class March:
         run: Run,
         part: str = "",
     ) -> "March":
-        """Hold out a share of either half's rows, and at least one."""
-        shares = (max(settings.held_out, 1 / len(rows)) for rows in halves)
+        """Hold out a share of either half's rows, and of few images a larger one, so that they can choose."""
+        shares = (max(settings.held_out, min(MOST_HELD_OUT, FEWEST_HELD_OUT / len(rows))) for rows in halves)
         split = [heldout.split(rows, share, run.seed, len(rows)) for rows, share in zip(halves, shares, strict=True)]
         images, held_out, everything = (
             Images(dataset, (first, second)) for first, second in (*zip(*split, strict=True), halves)
@@ -113,7 +115,7 @@ class March:
         dataset = self.images.dataset
         maps = [read_map_of(path, dataset.box, dataset.pixel_A) for path in paths]
         map_czyx = torch.from_numpy(np.stack(maps)).to(dataset.device)
-        contrast = CONTRAST if self.settings.contrast else 0.0
+        contrast = CONTRAST if self.settings.free_contrast else 0.0
         return splitting.of_maps(map_czyx, min(FIRST, self.largest), contrast)
 
     def wide(self, classes: int | None = None, latent_dim: int = 0) -> tuple["March", Model]:
@@ -166,7 +168,7 @@ class March:
         return Model(volume, self._estep(1, latent_dim))
 
     def _estep(self, classes: int, latent_dim: int) -> Subspaces:
-        contrast = CONTRAST if self.settings.contrast else 0.0
+        contrast = CONTRAST if self.settings.free_contrast else 0.0
         return Subspaces(classes, latent_dim, contrast).to(self.images.dataset.device)
 
     def climb(self, model: Model, largest: float | None = None) -> Model:
@@ -187,12 +189,15 @@ class March:
         return model, images.dataset.with_noise(noise_gs)
 
     def _completed(self, model: Model, mask_zyx: np.ndarray) -> Model:
-        """On the images' grid; beyond the radius, where nothing tells classes apart, each is the consensus."""
+        """On the images' grid; beyond the radius, where nothing tells classes apart, each is the consensus.
+
+        An automatic mask multiplies all maps, which are noise along its rim; one that is given says where maps may be.
+        """
         whole, mask = model.on(self._box), torch.from_numpy(mask_zyx).to(model.device)
         map_cjzyx = whole.volume.map_czyx.unflatten(0, (model.classes, -1)).clone()
         shared_zyx = torch.from_numpy(self.consensus.map_zyx).to(model.device)
-        map_cjzyx[:, 0] = shared_zyx + cubes.lowpass(map_cjzyx[:, 0] - shared_zyx, model.volume.radius)
-        return whole.with_maps(map_cjzyx.flatten(0, 1) * mask)
+        map_cjzyx[:, 0] += shared_zyx - cubes.lowpass(shared_zyx, model.volume.radius)
+        return whole.with_maps(map_cjzyx.flatten(0, 1) * ((mask > 0) if self.consensus.masked else mask))
 
     def _climbed(self, model: Model, largest: float) -> tuple[Model, Images]:
         """The model, and the images with the noise that it leaves."""

@@ -109,7 +109,7 @@ class LinearSettings:
     """Largest Fourier radius, in Fourier pixels; by default where half-maps of the consensus agree (FSC 0.143)."""
     mask: Path | None = None
     """Solvent mask (.mrc, 0 to 1); by default one is made around the maps and where they differ."""
-    contrast: Annotated[bool, Parameter(negative="")] = False
+    free_contrast: Annotated[bool, Parameter(negative="")] = False
     """Every image has a contrast of its own, which is integrated out."""
     halves: Annotated[bool, Parameter(negative="")] = False
     """Fit two half-sets that share nothing; every image keeps the latents of its own, brought into one frame."""

@@ -44,6 +44,8 @@ class System:
         for _ in range(GRADIENTS):
             guess_jzyx = self._window_zyx * self._maps(self._solved(self._cube(self._window_zyx * left_jzyx)))
             before, gain = gain, _dot(left_jzyx, guess_jzyx)
+            if gain <= 0:
+                break
             along_jzyx = guess_jzyx + gain / before * along_jzyx
             bent_jzyx = inward_zyx * self._maps(self._times(self._cube(inward_zyx * along_jzyx)))
             length = gain / max(_dot(along_jzyx, bent_jzyx), 1e-300)

@@ -57,11 +57,13 @@ def read_map(path: Path | str) -> tuple[np.ndarray, float]:
 
 
 def read_map_of(path: Path | str, box: int, pixel_A: float) -> np.ndarray:
-    """A map (z, y, x) of that box and pixel size. Errors: InputError for another."""
+    """A map (z, y, x) of that box and pixel size. Errors: InputError for another, or one with holes."""
     map_zyx, found_A = read_map(path)
     if map_zyx.shape != (box,) * 3 or (found_A > 0 and abs(found_A / pixel_A - 1) > 0.01):
         side = " × ".join(map(str, map_zyx.shape))
         raise InputError(f"{path}: {side} voxels of {found_A:g} Å, expected {box}³ of {pixel_A:g} Å; make it anew")
+    if not np.isfinite(map_zyx).all():
+        raise InputError(f"{path}: holds a voxel that is not finite; make it anew")
     return map_zyx
 
 

@@ -19,7 +19,8 @@ from morphem.data.particles import Particles
 from morphem.ensemble import Ensemble, cite, save
 from morphem.errors import InputError
 from morphem.inference import heldout, outcome
-from morphem.inference.abinitio import best_start, refined
+from morphem.inference.abinitio import State, best_start, refined
+from morphem.inference.refreshing import refreshed
 from morphem.inference.starts import LONG, SHORT, Setting
 from morphem.methods import backproject
 from morphem.run import Run
@@ -27,6 +28,9 @@ from morphem.run import Run
 FINDS_POSES = True
 PARTICLE = 0.6
 """Of the box: the particle's diameter where it is not given."""
+MOVING = ("variability", "mixture", "vae", "autodecoder")
+AT_REST = np.radians(1.0)
+"""A round that turns poses by less, in the median, is the last."""
 FEWEST = 50
 """Images of a class."""
 REFERENCES = backproject.REFERENCES | {
@@ -62,14 +66,17 @@ class Config:
     """How many different molecules or states are told apart from the start."""
     then: Literal["variability", "classify", "mixture", "field", "vae", "autodecoder"] | None = None
     """A method that goes on from the poses found, with its own default settings."""
+    refreshes: int = 6
+    """Most rounds in which poses are found again with maps of several states, where a method with z goes on."""
     latent_dim: Annotated[int | None, Parameter(alias=["--zdim"])] = None
     """Dimensions of z of the method that goes on; its own default where it is not given."""
     held_out: float = 0.1
     """Share of the images that chooses between starts; they join for refinement."""
 
     def __post_init__(self) -> None:
-        if self.starts < 1 or self.classes < 1:
-            raise InputError(f"--starts {self.starts} --classes {self.classes}: expected 1 or more")
+        if self.starts < 1 or self.classes < 1 or self.refreshes < 0:
+            given = f"--starts {self.starts} --classes {self.classes} --refreshes {self.refreshes}"
+            raise InputError(f"{given}: expected 1 or more, and 0 or more refreshes")
         if not 0 <= self.shift <= 0.25:
             raise InputError(f"--shift {self.shift}: expected a share of the box from 0 to 0.25")
         if not 0 < self.held_out <= 0.5:
@@ -103,6 +110,8 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     setting = _setting(dataset, config, run)
     start, apart_deg = best_start(setting, SHORT if config.schedule == "short" else LONG, config.starts, run)
     state = refined(setting, start, run)
+    if config.then in MOVING and config.classes == 1:
+        state = _of_what_moves(setting, state, config.refreshes, run)
     placed = state.candidates.placed(dataset)
     if config.classes > 1 and not config.then:
         ensemble = _of_classes(placed, state.candidates.class_nh[:, 0].numpy(), config, run)
@@ -121,6 +130,15 @@ def _setting(dataset: Dataset, config: Config, run: Run) -> Setting:
     row_n, held_out_n = heldout.split(np.arange(len(dataset)), config.held_out, run.seed, len(dataset))
     particle, reach = 0.5 * diameter_A / dataset.pixel_A, config.shift * dataset.box
     return Setting(dataset, row_n, held_out_n, particle, reach, run.seed, config.classes)
+
+
+def _of_what_moves(setting: Setting, state: State, rounds: int, run: Run) -> State:
+    """Poses found again with maps of several states until they rest."""
+    for number in range(1, rounds + 1):
+        state = refreshed(setting, state, run, number)
+        if float(state.turned_n.median()) < AT_REST:
+            break
+    return state
 
 
 def _going_on(placed: Dataset, config: Config, run: Run) -> Ensemble:

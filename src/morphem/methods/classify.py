@@ -45,7 +45,7 @@ class Config(LinearSettings):
         if self.classes is not None and self.classes < 1:
             raise InputError(f"--classes {self.classes}: expected 1 or more")
         if self.init and self.classes not in (None, len(self.init)):
-            raise InputError(f"--classes {self.classes} --init: {len(self.init)} maps are given; give as many, or one")
+            raise InputError(f"--classes {self.classes} --init: maps given: {len(self.init)}; give one for each class")
 
 
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:

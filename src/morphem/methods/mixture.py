@@ -34,19 +34,22 @@ class Config(LinearSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.classes is None) != (self.latent_dim is None):
-            raise InputError("--classes --latent-dim: expected both, or neither to let held-out images choose")
-        if self.classes is not None and self.latent_dim is not None and min(self.classes, self.latent_dim) < 1:
-            raise InputError(f"--classes {self.classes} --latent-dim {self.latent_dim}: expected 1 or more of each")
+        for flag, value in (("--classes", self.classes), ("--latent-dim", self.latent_dim)):
+            if value is not None and value < 1:
+                raise InputError(f"{flag} {value}: expected 1 or more")
 
 
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     """Classes from a mixture in a wide subspace, each with its principal axes, then finer and finer."""
 
     def begin(march: March) -> Model:
-        if config.classes is None or config.latent_dim is None:
+        if config.classes is None and config.latent_dim is None:
             return choosing.both(march)
-        march, wide = march.wide(config.classes, config.latent_dim)
+        march, wide = march.wide(config.classes, config.latent_dim or max(choosing.BOTH))
+        if config.classes is None:
+            return choosing.classes(march, wide, config.latent_dim or 0)
+        if config.latent_dim is None:
+            return choosing.dimensions_of_classes(march, wide, config.classes)
         return march.mixture(wide, config.classes, config.latent_dim)
 
     space, found = fit_linear(dataset, config, run, begin)
