@@ -118,3 +118,19 @@ def test_analyze_says_which_decoder_it_took(morphem, run, asked):
     (expected,) = ensemble.decode(z_1q, record["decoder"])
     found = read_map(run / "analysis" / "kmeans" / "map_001.mrc")[0]
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--image 0 --component 2", "--component 2: has no meaning without --mode"),
+        ("--image 0 --frames 7", "--frames 7: has no meaning with --image"),
+        ("--mode cluster --component 1", "--component 1: has no meaning with --mode cluster"),
+        ("--mode simple --frames 0", "--frames 0: expected at least 2"),
+        ("--path 0 1 --frames 0", "--frames 0: expected at least 2"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(morphem, used, tmp_path, words, complaint):
+    ended = morphem("decode", used / "run", *words.split(), "-o", tmp_path / "maps")
+    assert (ended.code, complaint in ended.err) == (2, True), ended.err
+    assert not (tmp_path / "maps").exists()

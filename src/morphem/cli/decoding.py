@@ -27,7 +27,7 @@ def decode(
     image: tuple[int, ...] = (),
     path: tuple[int, int] | None = None,
     mode: Literal["simple", "cluster", "intermediates"] | None = None,
-    component: int = 1,
+    component: int | None = None,
     frames: int | None = None,
     lowpass: float | None = None,
     map_box: int | None = None,
@@ -58,7 +58,7 @@ def decode(
         clusters of images (cluster) or of images under overlapping windows along a component (intermediates), with
         half maps.
     component
-        Which component of z, from 1.
+        Which component of z, from 1, which is the default.
     frames
         How many maps; 10 along a path, 20 in a mode.
     lowpass
@@ -76,11 +76,16 @@ def decode(
     refuse_file(output)
     _refuse_both(run, latents, source, decoder)
     given = _only_one({"--z": z, "--z-file": z_file, "--image": image, "--path": path, "--mode": mode})
-    _refuse_astray(mode, {"--map-box": map_box, "--decoder": decoder}, {"--lowpass": lowpass})
+    _refuse_astray(mode, {"--map-box": map_box, "--decoder": decoder}, {"--lowpass": lowpass, "--component": component})
+    if component is not None and mode == "cluster":
+        raise InputError(f"--component {component}: has no meaning with --mode cluster; leave it out")
+    if frames is not None and given not in ("--path", "--mode"):
+        raise InputError(f"--frames {frames}: has no meaning with {given}; leave it out")
     if mode is not None:
-        _display(run, mode, output, component, frames or 20, lowpass, overwrite)
+        component = 1 if component is None else component
+        _display(run, mode, output, component, 20 if frames is None else frames, lowpass, overwrite)
         return
-    frames = frames or 10
+    frames = 10 if frames is None else frames
     numbers_mq = _numbers(z, z_file) if given in ("--z", "--z-file") else None
     if run is not None:
         from morphem.analysis.decoding import decode_series
