@@ -29,8 +29,19 @@ CENTRES, DIMENSIONS = 12, 4
 """How many maps are searched, and of how many dimensions of z they are the centres."""
 CANDIDATES = (4, 2, 1)
 """That an image keeps after the search, and after each round of steps."""
+AT_REST = np.radians(1.0)
+"""A round that turns poses by less, in the median, is the last."""
 APART_RAD = 0.2
 """Between candidates of one centre."""
+
+
+def until_at_rest(setting: Setting, state: State, rounds: int, run: Run) -> State:
+    """Rounds of `refreshed` until one hardly turns the poses, at most so many."""
+    for number in range(1, rounds + 1):
+        state = refreshed(setting, state, run, number)
+        if float(state.turned_n.median()) < AT_REST:
+            break
+    return state
 
 
 def refreshed(setting: Setting, state: State, run: Run, number: int) -> State:

@@ -2,8 +2,7 @@
 
 Assumes that the images show one molecule, or a few (--classes). Voxel maps at low resolution meet every image in all
 orientations and shifts at once, as one matrix product; random starts draw views in balance (Cuturi, NIPS 26 (2013)),
-poses end off the grid by Levenberg-Marquardt steps. Stands where stochastic gradient descent (Punjani et al., Nat.
-Methods 14, 290 (2017)) and pose search by a network (Zhong et al., ICCV 4066 (2021)) do.
+poses end off the grid. Stands where stochastic gradient descent (Punjani et al., Nat. Methods 14, 290 (2017)) does.
 """
 
 import dataclasses
@@ -19,8 +18,8 @@ from morphem.data.particles import Particles
 from morphem.ensemble import Ensemble, cite, save
 from morphem.errors import InputError
 from morphem.inference import heldout, outcome
-from morphem.inference.abinitio import State, best_start, refined
-from morphem.inference.refreshing import refreshed
+from morphem.inference.abinitio import best_start, refined
+from morphem.inference.refreshing import until_at_rest
 from morphem.inference.starts import LONG, SHORT, Setting
 from morphem.methods import backproject
 from morphem.run import Run
@@ -29,8 +28,6 @@ FINDS_POSES = True
 PARTICLE = 0.6
 """Of the box: the particle's diameter where it is not given."""
 MOVING = ("variability", "mixture", "vae", "autodecoder")
-AT_REST = np.radians(1.0)
-"""A round that turns poses by less, in the median, is the last."""
 FEWEST = 50
 """Images of a class."""
 REFERENCES = backproject.REFERENCES | {
@@ -74,9 +71,9 @@ class Config:
     """Share of the images that chooses between starts; they join for refinement."""
 
     def __post_init__(self) -> None:
-        if self.starts < 1 or self.classes < 1 or self.refreshes < 0:
-            given = f"--starts {self.starts} --classes {self.classes} --refreshes {self.refreshes}"
-            raise InputError(f"{given}: expected 1 or more, and 0 or more refreshes")
+        for name, least in (("starts", 1), ("classes", 1), ("refreshes", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} {getattr(self, name)}: expected {least} or more")
         if not 0 <= self.shift <= 0.25:
             raise InputError(f"--shift {self.shift}: expected a share of the box from 0 to 0.25")
         if not 0 < self.held_out <= 0.5:
@@ -111,7 +108,7 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     start, apart_deg = best_start(setting, SHORT if config.schedule == "short" else LONG, config.starts, run)
     state = refined(setting, start, run)
     if config.then in MOVING and config.classes == 1:
-        state = _of_what_moves(setting, state, config.refreshes, run)
+        state = until_at_rest(setting, state, config.refreshes, run)
     placed = state.candidates.placed(dataset)
     if config.classes > 1 and not config.then:
         ensemble = _of_classes(placed, state.candidates.class_nh[:, 0].numpy(), config, run)
@@ -128,17 +125,8 @@ def _setting(dataset: Dataset, config: Config, run: Run) -> Setting:
         diameter_A = PARTICLE * dataset.box * dataset.pixel_A
         run.notice(f"--particle-diameter is not given: {diameter_A:.0f} Å, {PARTICLE:g} of the box, is assumed")
     row_n, held_out_n = heldout.split(np.arange(len(dataset)), config.held_out, run.seed, len(dataset))
-    particle, reach = 0.5 * diameter_A / dataset.pixel_A, config.shift * dataset.box
-    return Setting(dataset, row_n, held_out_n, particle, reach, run.seed, config.classes)
-
-
-def _of_what_moves(setting: Setting, state: State, rounds: int, run: Run) -> State:
-    """Poses found again with maps of several states until they rest."""
-    for number in range(1, rounds + 1):
-        state = refreshed(setting, state, run, number)
-        if float(state.turned_n.median()) < AT_REST:
-            break
-    return state
+    shape = 0.5 * diameter_A / dataset.pixel_A, config.shift * dataset.box
+    return Setting(dataset, row_n, held_out_n, *shape, run.seed, config.classes)
 
 
 def _going_on(placed: Dataset, config: Config, run: Run) -> Ensemble:
@@ -146,9 +134,8 @@ def _going_on(placed: Dataset, config: Config, run: Run) -> Ensemble:
     from morphem.methods import load
 
     module = load(config.then or "backproject")
-    asked = {"radius": config.radius, "mask": config.mask, "latent_dim": config.latent_dim}
-    if config.classes > 1:
-        asked["classes"] = config.classes
+    classes = config.classes if config.classes > 1 else None
+    asked = {"radius": config.radius, "mask": config.mask, "latent_dim": config.latent_dim, "classes": classes}
     known = {field.name for field in dataclasses.fields(module.Config)}
     settings = {name: value for name, value in asked.items() if value is not None and name in known}
     ensemble = module.fit(placed, module.Config(**settings), run)
