@@ -125,7 +125,7 @@ WRONG: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "fewer images": (fewer_images, ("149 images", "names number 150")),
     "NaN pixels": (nan_pixels, ("constant or not finite in rows 7 (000007@",)),
     "constant image": (constant_image, ("constant or not finite in rows 7 (000007@",)),
-    "no poses": (lambda table: without_columns(table, "rlnAngle"), ("no rlnAngleRot", "--poses")),
+    "no poses": (lambda table: without_columns(table, "rlnAngle"), ("no rlnAngleRot", "--poses", "fit abinitio")),
     "no CTF": (lambda table: without_columns(table, "rlnDefocus"), ("no rlnDefocusU", "--no-ctf")),
     "unknown columns only": (unknown_columns, ("no column _rlnImageName",)),
     "no rows": (no_rows, ("no particles in it",)),

@@ -195,7 +195,10 @@ def poses_of(table: Table, pixel_A_n: np.ndarray, require: bool) -> tuple[np.nda
     """(rotation_n33, shift_A_n2); not numbers where there are none and none are required. Errors: InputError."""
     poses = table.poses(pixel_A_n)
     if poses is None and require:
-        raise InputError(f"{table.path}: no {', '.join(table.POSES)}, expected poses; give --poses, or refine it first")
+        missing = ", ".join(table.POSES)
+        raise InputError(
+            f"{table.path}: no {missing}, expected poses; give --poses, or find them with `morphem fit abinitio`"
+        )
     return poses or (np.full((len(table), 3, 3), np.nan), np.full((len(table), 2), np.nan))
 
 
