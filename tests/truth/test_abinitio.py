@@ -280,28 +280,6 @@ def test_another_method_goes_on_from_the_poses(unposed, tmp_path):
     assert "punjani2017" in (tmp_path / "run" / "citations.bib").read_text()
 
 
-@pytest.mark.slow
-def test_poses_of_a_molecule_that_moves_get_better_with_its_states(tmp_path):
-    simulate(tmp_path / "set", Simulation(images=3000, snr=0.2))
-    without_poses(tmp_path / "set")
-    errors = []
-    for rounds in (0, 4):
-        settings = {"starts": 2, "then": "variability", "latent_dim": 4, "refreshes": rounds}
-        scores = evaluate(searched(tmp_path / "set", tmp_path / str(rounds), **settings), tmp_path / "set")
-        errors.append(scores["rotation_error_median_deg"])
-    assert errors[1] < 0.8 * errors[0]
-
-
-@pytest.mark.slow
-def test_molecules_are_told_apart(tmp_path):
-    """Three unrelated ones, 3,000 images of 64 pixels at SNR 0.1: each with its own frame and hand."""
-    simulate(tmp_path / "set", Simulation(kind="molecules", states=3, images=3000, snr=0.1))
-    ensemble = searched(without_poses(tmp_path / "set"), tmp_path / "run", classes=3)
-    scores = evaluate(ensemble, tmp_path / "set")
-    assert scores["adjusted_rand_index"] > 0.8
-    assert all(entry["rotation_error_median_deg"] < 5 for entry in scores["poses_by_class"])
-
-
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
