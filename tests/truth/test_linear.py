@@ -340,3 +340,19 @@ def test_a_mixture_chooses_what_is_not_given(still, tmp_path, monkeypatch, given
     maps = tmp_path / "run" / "maps"
     assert len(list(maps.glob("class_00?.mrc"))) == 2
     assert len(list(maps.glob("class_001_eigenvolume_*.mrc"))) >= 2
+
+
+def test_maps_with_holes_are_refused(still, tmp_path):
+    map_zyx = np.zeros((BOX,) * 3, np.float32)
+    map_zyx[3, 3, 3] = np.nan
+    write_map(tmp_path / "holes.mrc", map_zyx, still.pixel_A)
+    config = load("classify").Config(init=(tmp_path / "holes.mrc",))
+    with pytest.raises(InputError, match="holds a voxel that is not finite"):
+        fit("classify", still, config, Run(tmp_path / "run", Compute()))
+
+
+def test_classes_that_no_images_fill_are_said(still, tmp_path, capsys):
+    truth = drawn(still, 0, classes=2)
+    ensemble = fit("classify", truth.dataset, load("classify").Config(classes=60, starts=1), Run(tmp_path / "run"))
+    assert ensemble.weight_nc.shape[1] < 60
+    assert "--classes 60: the images fill only" in capsys.readouterr().err
