@@ -14,7 +14,7 @@ from morphem.evaluation.poses import Match, TruePoses
 from morphem.evaluation.truth import evaluate
 from morphem.inference.abinitio import reach, robust
 from morphem.inference.candidates import Candidates
-from morphem.inference.outcome import views_filled
+from morphem.inference.outcome import by_class, views_filled
 from morphem.inference.pose_steps import climb, derivatives, with_slopes
 from morphem.inference.poses import turned
 from morphem.inference.search import Bank, Grid, PoseSearch, drawn
@@ -178,7 +178,7 @@ def test_a_map_goes_where_its_poses_go(seen, mirrored):
     hand_33 = MIRROR if mirrored else np.eye(3)
     away = Match(align(true_n33, true_n33), np.zeros(3), *np.zeros((3, 1)))
     there = dataclasses.replace(away, frame=dataclasses.replace(away.frame, rotation_33=turn_33.T @ hand_33))
-    moved_zyx = there.to_truth(np.roll(map_zyx, 0), 6.0)
+    moved_zyx = there.to_truth(map_zyx, 6.0)
     moved = dataclasses.replace(found, origin_A_3=np.zeros(3)).to_truth(moved_zyx, 6.0)
     assert np.corrcoef(moved.ravel(), map_zyx.ravel())[0, 1] > 0.98
     pixels = tuple(np.round(u_A_3[::-1] / 6.0).astype(int))
@@ -270,6 +270,8 @@ def test_noise_has_no_structure(tmp_path):
     with pytest.raises(NoResultError, match="no structure found: held-out images fit the map only"):
         searched(without_poses(tmp_path / "set"), tmp_path / "run", starts=2, schedule="short")
     assert (tmp_path / "run" / "maps" / "consensus.mrc").is_file()
+    assert "not gold standard" in (said := (tmp_path / "run" / "run.log").read_text().splitlines()[-1])
+    assert "Notice: Poses found" in said and "no structure found" in said
 
 
 def test_another_method_goes_on_from_the_poses(unposed, tmp_path):
@@ -298,9 +300,9 @@ def test_what_cannot_be_is_refused(still, tmp_path, settings, complaint):
 
 
 def test_true_poses_are_read_with_the_truth(still):
-    true = TruePoses.read(still)
+    given, row_n = Dataset.open(Source(still / "particles.star")).particles, np.arange(299, 99, -1)
+    true, given = TruePoses.read(still, row_n), given.take(row_n)
     assert true is not None
-    given = Dataset.open(Source(still / "particles.star")).particles
     np.testing.assert_allclose(true.rotation_n33, given.rotation_n33, atol=1e-6)
     np.testing.assert_allclose(true.shift_A_n2, given.shift_A_n2, atol=1e-4)
 
@@ -316,3 +318,18 @@ def test_a_coarse_grid_holds_the_same_samples(seen):
         images.append(ImageModel().predict(maps, at, *pose))
     assert box < BOX
     assert float((images[0] - images[1]).norm() / images[0].norm()) < 0.05
+
+
+def test_classes_with_their_poses_become_an_ensemble(tmp_path):
+    """From true classes and poses: the maps of the molecules, and every image in the class that it was given."""
+    simulate(tmp_path / "set", Simulation(kind="molecules", states=2, images=300, box=BOX, pixel_size=6.0, snr=1.0))
+    dataset = Dataset.open(Source(tmp_path / "set" / "particles.star"))
+    class_n, table = np.load(tmp_path / "set" / "labels.npy"), dataset.particles
+    shift_n12 = torch.from_numpy(table.shift_A_n2 / dataset.pixel_A).float()[:, None]
+    rotation_n133 = torch.from_numpy(table.rotation_n33).float()[:, None]
+    known = Candidates(torch.from_numpy(class_n)[:, None].long(), rotation_n133, shift_n12, torch.zeros(300, 1))
+    _, found = by_class(dataset, known, 2, None, Run(tmp_path / "run"))
+    assert (found.weight_nc.argmax(1) == class_n).mean() > 0.98
+    for c, path in enumerate(sorted((tmp_path / "set" / "vols").glob("*.mrc"))):
+        own_zyx, true_zyx = read_map(tmp_path / "run" / "maps" / f"class_{c + 1:03d}.mrc")[0], read_map(path)[0]
+        assert np.corrcoef(own_zyx.ravel(), true_zyx.ravel())[0, 1] > 0.9

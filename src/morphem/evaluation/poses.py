@@ -6,6 +6,7 @@ each has its own frame.
 Axes: n images, g groups of images that share a frame, z y x maps.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pandas as pd
 from scipy import ndimage
 
 from morphem.data.particles import Particles
+from morphem.ensemble import Ensemble
+from morphem.methods import finds_poses
 from morphem.physics.alignment import MIRROR, Frame, align, origin
 from morphem.physics.rotations import distance_rad
 
@@ -26,8 +29,10 @@ KEYS = (
     "shift_error_A",
     "hand",
 )
-FEWEST = 10
-"""Images that a frame can be told from."""
+FEWEST, MOST_CLASSES = 10, 20
+"""Images that a frame can be told from, and classes up to which each is scored."""
+Place = Callable[[int, np.ndarray], np.ndarray]
+"""Brings the map of an image to the truth's frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +43,12 @@ class TruePoses:
     shift_A_n2: np.ndarray
 
     @classmethod
-    def read(cls, folder: Path) -> "TruePoses | None":
-        """From truth.parquet; None where there is none."""
+    def read(cls, folder: Path, row_n: np.ndarray) -> "TruePoses | None":
+        """Those of some images, from truth.parquet; None where there is none."""
         path = folder / "truth.parquet"
         if not path.is_file():
             return None
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(path).iloc[row_n]
         rotation_n33 = table[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(float).reshape(-1, 3, 3)
         return cls(rotation_n33, table[["shift_x_A", "shift_y_A"]].to_numpy(float))
 
@@ -112,3 +117,24 @@ class Frames:
     def at(self, row: int) -> Match:
         """That of an image."""
         return self.match_g[int(self.group_n[row])]
+
+
+def pose_scores(
+    ensemble: Ensemble, true: TruePoses | None, row_n: np.ndarray, state_n: np.ndarray, label_n: np.ndarray | None
+) -> tuple[dict[str, Any], Place]:
+    """Errors of some rows' poses in one frame and in a frame of every class; maps move where the run found its poses.
+
+    None where the truth has no poses. Classes are the run's (`label_n`), else the true states where they are few.
+    """
+    found = ensemble.poses.take(row_n)
+    if true is None:
+        return dict.fromkeys((*KEYS, "poses_by_class")), lambda row, map_zyx: map_zyx
+    own_n = state_n if label_n is None else label_n
+    by_class = Frames.of(found, true, own_n) if 1 < len(np.unique(own_n)) <= MOST_CLASSES else None
+    scores = Match.of(found, true).scores()
+    scores["poses_by_class"] = by_class and [{"class": g} | match.scores() for g, match in by_class.match_g.items()]
+    if not finds_poses(ensemble.method):
+        return scores, lambda row, map_zyx: map_zyx
+    one_frame = label_n is None or ensemble.config["settings"].get("then")
+    frames = Frames.of(found, true, np.zeros(len(found), int) if one_frame else own_n)
+    return scores, lambda row, map_zyx: frames.at(row).to_truth(map_zyx, ensemble.pixel_A)

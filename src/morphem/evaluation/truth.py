@@ -4,7 +4,7 @@ Axes: n images, q latent, t true coordinates, s states, v voxels, z y x maps.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -20,16 +20,12 @@ from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.evaluation.fsc import auc, benchmark_fsc
 from morphem.evaluation.latents import angle_error, class_agreement, clusters, neighbourhood_similarity
-from morphem.evaluation.poses import KEYS as POSE_SCORES
-from morphem.evaluation.poses import Frames, Match, TruePoses
+from morphem.evaluation.poses import Place, TruePoses, pose_scores
 from morphem.io import npy
 from morphem.io.mrc import read_map
-from morphem.methods import finds_poses
 from morphem.physics.fsc import fsc, resolution
 from morphem.physics.masks import around
 
-MOST_CLASSES = 20
-"""Poses are scored class by class up to so many classes."""
 SCORED = 100
 """Per-image scores are those of this many images, evenly spaced."""
 VOXELS = 20_000
@@ -127,7 +123,7 @@ def evaluate(ensemble: Ensemble, truth: Path | str, decoder: str = "model", seed
         notes.append("the truth has no mask.mrc: masked scores use a mask made from the mean true map")
     if len(real) < len(row_n):
         notes.append(f"{len(row_n) - len(real)} junk images are left out")
-    poses, place = _pose_scores(ensemble, known, row_n, real, label_n)
+    poses, place = pose_scores(ensemble, TruePoses.read(known.folder, row_n[real]), real, known.state_n, label_n)
     scores = _map_scores(ensemble, known, z_nq, decoder, place) | _latent_scores(known, z_nq, label_n, seed, notes)
     run = {"run": str(ensemble.folder), "truth": str(truth), "method": ensemble.method, "decoder": decoder}
     seconds = round(time.monotonic() - start, 2)
@@ -167,32 +163,6 @@ def _check_maps(ensemble: Ensemble, truth: Truth) -> None:
             f"{truth.maps[0]}: is {len(map_zyx)} pixels of {pixel_A:g} Å, the maps of {ensemble.folder} are"
             f" {ensemble.box} of {ensemble.pixel_A:g} Å; give a truth at the run's size"
         )
-
-
-Place = Callable[[int, np.ndarray], np.ndarray]
-"""Brings the map of an image to the truth's frame."""
-
-
-def _pose_scores(
-    ensemble: Ensemble, truth: Truth, row_n: np.ndarray, real: np.ndarray, label_n: np.ndarray | None
-) -> tuple[dict[str, Any], Place]:
-    """Errors of the poses in one frame and in a frame of every class; maps are moved where the run found its poses.
-
-    None where the truth has no poses. Classes are the run's, else the true states where they are few.
-    """
-    true, found = TruePoses.read(truth.folder), ensemble.poses.take(real)
-    if true is None:
-        return dict.fromkeys((*POSE_SCORES, "poses_by_class")), lambda row, map_zyx: map_zyx
-    true = true.rows(row_n[real])
-    own_n = truth.state_n if label_n is None else label_n
-    by_class = Frames.of(found, true, own_n) if 1 < len(np.unique(own_n)) <= MOST_CLASSES else None
-    scores = Match.of(found, true).scores()
-    scores["poses_by_class"] = by_class and [{"class": g} | match.scores() for g, match in by_class.match_g.items()]
-    if not finds_poses(ensemble.method):
-        return scores, lambda row, map_zyx: map_zyx
-    one_frame = label_n is None or ensemble.config["settings"].get("then")
-    frames = Frames.of(found, true, np.zeros(len(found), int) if one_frame else own_n)
-    return scores, lambda row, map_zyx: frames.at(row).to_truth(map_zyx, ensemble.pixel_A)
 
 
 def _map_scores(ensemble: Ensemble, truth: Truth, z_nq: np.ndarray, decoder: str, place: Place) -> dict[str, Any]:

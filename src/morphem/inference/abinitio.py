@@ -147,8 +147,7 @@ def _round(setting: Setting, state: State, number: int, halves: tuple[np.ndarray
     text = f"Refining poses to {setting.resolution_A(state.volume.radius):.1f} Å"
     candidates, left_n = improved(setting.dataset, kept, state.volume, text)
     candidates = candidates.best(kept.log_nh.shape[1])
-    agreement_n = (candidates.rotation_nh33[:, 0] * before_n33).sum((1, 2))
-    turned_n = ((agreement_n - 1) / 2).clamp(-1, 1).acos()
+    turned_n = torch.from_numpy(distance_rad(candidates.rotation_nh33[:, 0].numpy(), before_n33.numpy()))
     radius = _next_radius(setting, state) if number % 2 else state.volume.radius
     volume, curve_s = half_maps(setting, candidates, robust(left_n), halves, radius)
     images = Images(candidates.placed(setting.dataset), halves).some(NOISE_IMAGES, setting.seed).within(radius)

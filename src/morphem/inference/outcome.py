@@ -11,16 +11,18 @@ import torch
 from morphem.data.dataset import Dataset
 from morphem.errors import NoResultError
 from morphem.inference.abinitio import TURNED_RAD, State, reach
+from morphem.inference.candidates import AtCandidates, Candidates
 from morphem.inference.consensus import merged
 from morphem.inference.consensus import start as consensus_of
 from morphem.inference.expectation import Model
 from morphem.inference.linear import JointSpace, Latents, write_classes
 from morphem.inference.linear import placed as placed_in
 from morphem.inference.msteps import NormalEquations
-from morphem.inference.search import posed
 from morphem.inference.starts import Setting, Start
 from morphem.inference.subspaces import Subspaces
+from morphem.inference.sweep import sweep
 from morphem.io.mrc import read_map, write_map
+from morphem.models.image_model import ImageModel
 from morphem.models.volume import LinearVolume
 from morphem.physics import grids
 from morphem.physics.alignment import handed
@@ -48,66 +50,64 @@ def write_mirror(dataset: Dataset, folder: Path) -> None:
 
 
 def by_class(
-    dataset: Dataset, class_n: np.ndarray, classes: int, mask: Path | None, run: Run
+    dataset: Dataset, candidates: Candidates, classes: int, mask: Path | None, run: Run
 ) -> tuple[JointSpace, Latents]:
     """The maps of classes, each from its images alone, their joint space, and every image's place in it."""
     whitened, consensus = consensus_of(dataset, run, mask)
-    sums = [_sums(whitened, rows, class_n, classes) for rows in dataset.halves(run.seed)]
+    best = candidates.best(1)
+    estep, sums = AtCandidates(best, 1.0, torch.ones(len(best))), []
+    for rows in dataset.halves(run.seed):
+        sums.append(NormalEquations(dataset.lattice, classes=classes, device=dataset.device))
+        sweep(whitened, rows, 500, estep, sums[-1], None, ImageModel(), "Back-projecting classes")
     map_czyx = merged(*sums)[0] * (consensus.mask_zyx if consensus.masked else 1)
-    volume = LinearVolume.of(torch.from_numpy(map_czyx), dataset.lattice.radius).to(dataset.device)
-    estep = Subspaces(classes, 0, 0.0).to(dataset.device)
-    estep.prior_h = torch.from_numpy((np.bincount(class_n, minlength=classes) + 1) / (len(class_n) + classes))
-    model = Model(volume, estep)
+    weights = Subspaces(classes, 0, 0.0)
+    count_c = torch.bincount(best.class_nh[:, 0], minlength=classes)
+    weights.prior_h = (count_c + 1.0).double() / (len(best) + classes)
+    model = Model(LinearVolume.of(torch.from_numpy(map_czyx), dataset.lattice.radius), weights)
     write_classes(run.folder / "maps", model, dataset.pixel_A)
     space, found = placed_in(whitened, model)
     space.write(run.folder / "maps", dataset.pixel_A)
     return space, found
 
 
-def _sums(dataset: Dataset, rows: np.ndarray, class_n: np.ndarray, classes: int) -> NormalEquations:
-    sums = NormalEquations(dataset.lattice, classes=classes, device=dataset.device)
-    for observed in dataset.batches(500, rows):
-        class_b1, zero_b1 = torch.from_numpy(class_n[observed.index_b])[:, None], torch.zeros(len(observed), 1)
-        sums.update(observed, posed(class_b1, observed.rotation_b33[:, None], observed.shift_b2[:, None], zero_b1))
-    return sums
-
-
 def judge(setting: Setting, start: Start, apart_deg: float | None, state: State, run: Run) -> None:
-    """Say and record the evidence. Errors: NoResultError where it speaks against the result, with each reason."""
-    rotation_n33 = state.candidates.rotation_nh33[:, 0].numpy()
-    filled, agreed = views_filled(rotation_n33), reach(state.curve_s.numpy())
-    gain, turned = start.score - start.chance, float((state.turned_n > TURNED_RAD).float().mean())
-    shift_n = state.candidates.shift_nh2[:, 0].norm(dim=1)
+    """Say and record the evidence, which the report repeats. Errors: NoResultError, with each reason against it."""
+    filled, agreed = views_filled(state.candidates.rotation_nh33[:, 0].numpy()), reach(state.curve_s.numpy())
+    agreed_A, turned = setting.resolution_A(max(agreed, 1)), float((state.turned_n > TURNED_RAD).float().mean())
+    beyond_n = state.candidates.shift_nh2[:, 0].norm(dim=1) > setting.reach + 1
     evidence = {
-        "gain": round(gain, 3),
+        "gain": round(start.gain, 3),
         "gain_error": round(start.error, 3),
         "starts_apart_deg": None if apart_deg is None else round(apart_deg, 2),
         "views_filled": round(filled, 3),
-        "agreed_A": round(setting.resolution_A(max(agreed, 1)), 2),
+        "agreed_A": round(agreed_A, 2),
         "turned_last_round": round(turned, 4),
-        "beyond_shift": round(float((shift_n > setting.reach + 1).float().mean()), 4),
+        "beyond_shift": round(float(beyond_n.float().mean()), 4),
         "left": round(float(state.left_n.median()), 4),
     }
     run.record(part="outcome", **evidence)
-    run.log(
-        f"Poses found: half-maps agree to {evidence['agreed_A']:g} Å (FSC = 0.5, half-sets of one refinement's poses:"
+    reasons = _against(setting, start, apart_deg, agreed, filled)
+    run.notice(
+        f"Poses found: half-maps agree to {agreed_A:.2f} Å (FSC = 0.5, half-sets of one refinement's poses:"
         f" not gold standard), views fill {filled:.0%} of the sphere, {turned:.1%} of images turned by more than 5° in"
         " the last round; the hand is open: maps/mirror.mrc and particles_mirror.star are the other one"
+        + "".join(f"; {reason}" for reason in reasons)
     )
-    reasons = []
-    if gain < SURE * start.error:
-        reasons.append(
-            f"no structure found: held-out images fit the map only {gain:.2f} ± {start.error:.2f} nats better than one"
-            " of random phases"
-        )
-    if apart_deg is not None and apart_deg > AGREE_DEG:
-        reasons.append(f"not converged: the two nearest starts differ by {apart_deg:.0f}° in the median")
-    if agreed < setting.radius(LEAST_CYCLES):
-        reasons.append(f"half-maps agree only to {evidence['agreed_A']:g} Å")
-    if filled < COLLAPSED:
-        reasons.append(f"views collapsed onto {filled:.0%} of the sphere")
     if reasons:
         raise NoResultError(f"{run.folder}: {'; '.join(reasons)}; what was found is kept there, but do not believe it")
+
+
+def _against(setting: Setting, start: Start, apart_deg: float | None, agreed: int, filled: float) -> list[str]:
+    """What speaks against the result."""
+    agreed_A, apart_deg = setting.resolution_A(max(agreed, 1)), apart_deg or 0.0
+    gain = f"{start.gain:.2f} ± {start.error:.2f} nats better than one of random phases"
+    holds = {
+        f"no structure found: held-out images fit the map only {gain}": start.gain < SURE * start.error,
+        f"not converged: the two nearest starts differ by {apart_deg:.0f}° in the median": apart_deg > AGREE_DEG,
+        f"half-maps agree only to {agreed_A:.2f} Å": agreed < setting.radius(LEAST_CYCLES),
+        f"views collapsed onto {filled:.0%} of the sphere": filled < COLLAPSED,
+    }
+    return [reason for reason, is_so in holds.items() if is_so]
 
 
 def views_filled(rotation_n33: np.ndarray) -> float:

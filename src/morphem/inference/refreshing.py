@@ -59,7 +59,7 @@ def refreshed(setting: Setting, state: State, run: Run, number: int) -> State:
     new = candidates.best(1)
     angle_n = distance_rad(new.rotation_nh33[:, 0].numpy(), state.candidates.rotation_nh33[:, 0].numpy())
     turned_deg = float(np.degrees(np.median(angle_n)))
-    run.record(part="refresh", epoch=number, turned_deg=round(turned_deg, 3), left=round(float(left_n.median()), 4))
+    run.record(part="refresh", round=number, turned_deg=round(turned_deg, 3), left=round(float(left_n.median()), 4))
     run.log(f"Poses found again with maps of {CENTRES} states: turned by {turned_deg:.1f}° in the median")
     one_class = dataclasses.replace(new, class_nh=torch.zeros_like(new.class_nh))
     return dataclasses.replace(state, candidates=one_class, left_n=left_n, turned_n=torch.from_numpy(angle_n).float())

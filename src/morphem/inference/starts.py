@@ -102,6 +102,10 @@ class Start:
     error: float
     """Standard error of their difference."""
 
+    @property
+    def gain(self) -> float:
+        return self.score - self.chance
+
 
 class Attempt:
     """One random start: its random numbers, sums and map."""

@@ -104,14 +104,16 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
 
     Errors: NoResultError, after everything is written, where the evidence speaks against the result.
     """
-    setting = _setting(dataset, config, run)
+    setting = _setting(dataclasses.replace(dataset, device="cpu"), config, run)
     start, apart_deg = best_start(setting, SHORT if config.schedule == "short" else LONG, config.starts, run)
     state = refined(setting, start, run)
     if config.then in MOVING and config.classes == 1:
         state = until_at_rest(setting, state, config.refreshes, run)
     placed = state.candidates.placed(dataset)
     if config.classes > 1 and not config.then:
-        ensemble = _of_classes(placed, state.candidates.class_nh[:, 0].numpy(), config, run)
+        here = dataclasses.replace(placed, device="cpu")
+        space, found = outcome.by_class(here, state.candidates, config.classes, config.mask, run)
+        ensemble = save(run, here, REFERENCES, space.volume, found.z_nd, found.cov_ndd, found.weight_nc)
     else:
         ensemble = _going_on(placed, config, run)
     outcome.write_mirror(placed, run.folder)
@@ -120,6 +122,7 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
 
 
 def _setting(dataset: Dataset, config: Config, run: Run) -> Setting:
+    """The search computes on the CPU, whatever goes on from it."""
     diameter_A = config.particle_diameter
     if diameter_A is None:
         diameter_A = PARTICLE * dataset.box * dataset.pixel_A
@@ -141,9 +144,3 @@ def _going_on(placed: Dataset, config: Config, run: Run) -> Ensemble:
     ensemble = module.fit(placed, module.Config(**settings), run)
     cite(run.folder, REFERENCES | module.REFERENCES)
     return ensemble
-
-
-def _of_classes(placed: Dataset, class_n: np.ndarray, config: Config, run: Run) -> Ensemble:
-    """The maps of the classes, each from its own images at their poses, as an ensemble with z."""
-    space, found = outcome.by_class(placed, class_n, config.classes, config.mask, run)
-    return save(run, placed, REFERENCES, space.volume.cpu(), found.z_nd, found.cov_ndd, found.weight_nc)
