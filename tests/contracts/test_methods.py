@@ -33,12 +33,13 @@ from morphem.run import Compute, Output, Run
 
 OWN = {"abinitio": {"latent_dim": None, "classes": 1}}
 """Where a method's settings mean something else."""
-OF_POSES = {
+OF_PARTS = {
+    "reliability": {"seen", "expected"},
     "start": {"radius", "images", "score"},
     "refinement": {"epoch", "radius", "agreed", "left"},
     "outcome": {"gain", "gain_error", "starts_apart_deg", "views_filled", "agreed_A"},
 }
-"""What is recorded of a search for poses, part by part."""
+"""What is recorded of a search for poses, or after a fit, part by part."""
 SMALL = {"epochs": 2, "width": 16, "layers": 1, "latent_dim": 2, "batch_size": 16, "classes": 2, "starts": 2}
 NETWORKS = [name for name in METHODS if issubclass(load(name).Config, NetworkSettings)]
 WITH_LATENT = [name for name in NETWORKS if issubclass(load(name).Config, LatentSettings)]
@@ -583,8 +584,8 @@ def test_history_is_json_lines(run):
     for line in ensemble.history:
         assert json.loads(json.dumps(line)) == line
         of_networks, of_linear = {"epoch", "loss", "penalty", "images_per_s"}, {"radius", "evidence", "variances"}
-        of_poses = OF_POSES.get(line.get("part", "").split(" ")[0], {"nothing"})
-        assert any(keys <= set(line) for keys in (of_networks | {"seconds"}, of_linear | {"seconds"}, of_poses))
+        of_parts = OF_PARTS.get(line.get("part", "").split(" ")[0], {"nothing"})
+        assert any(keys <= set(line) for keys in (of_networks | {"seconds"}, of_linear | {"seconds"}, of_parts))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from morphem.data.dataset import Dataset
 from morphem.inference.candidates import AtCandidates, Candidates
 from morphem.inference.esteps import EStep, Hypotheses, Known
 from morphem.inference.gradient import DivergedError, Gradient
-from morphem.inference.latents import Encoder, Table
+from morphem.inference.latents import Encoder, Placed, Table
 from morphem.inference.msteps import NormalEquations
 from morphem.inference.poses import PoseTable, turned, with_refinement
 from morphem.inference.rows import RowAdam, Rows
@@ -47,6 +47,7 @@ def esteps(dataset: Dataset) -> dict[str, EStep]:
         "PoseSearch": PoseSearch(Grid.of(20, 8, 2.0, 1.0), keep=3, apart_rad=0.3),
         "AtCandidates": AtCandidates(candidates, 1.0, torch.ones(len(dataset))),
         "Known": Known(),
+        "Placed": Placed(np.ones((len(dataset), 3)), np.tile(0.1 * np.eye(3), (len(dataset), 1, 1))),
         "Encoder (image)": Encoder(image, 3, 16, 2, half).eval(),
         "Encoder (map)": Encoder(MapView(6, torch.linspace(1, 0.1, 17)), 3, 16, 2, half).eval(),
         "Encoder (conv)": Encoder(PictureView(dataset.lattice, 31), 3, 16, 2, half).eval(),
@@ -60,6 +61,7 @@ def esteps(dataset: Dataset) -> dict[str, EStep]:
 
 NAMES = (
     "Known",
+    "Placed",
     *(f"Encoder ({kind})" for kind in ("image", "map", "conv", "full")),
     "Table",
     "PoseTable",

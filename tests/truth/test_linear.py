@@ -18,8 +18,9 @@ from morphem.inference import choosing
 from morphem.inference import classes as splitting
 from morphem.inference.consensus import start
 from morphem.inference.expectation import Model
-from morphem.inference.linear import JointSpace, Latents, placed
+from morphem.inference.linear import JointSpace, Latents, latents, located, placed
 from morphem.inference.marching import March
+from morphem.inference.reliability import believed, reliability
 from morphem.inference.settings import LinearSettings
 from morphem.inference.subspaces import Subspaces
 from morphem.io.mrc import read_map, write_map
@@ -136,6 +137,39 @@ def test_the_uncertainty_covers_the_truth(fitted):
     truth, _, space, found = fitted
     for level, short in ((0.5, 0.09), (0.9, 0.07), (0.95, 0.05)):  # few images: what the maps lack is not in it
         assert level - short < covered(truth, space, found, level) < level + 0.02
+
+
+def of_truth(truth: Drawn, scale_q: list[float]) -> tuple[Model, JointSpace]:
+    """The true model and its space, axes stretched."""
+    map_czyx = truth.volume.map_czyx.clone()
+    map_czyx[1:] *= torch.tensor(scale_q)[:, None, None, None]
+    model = Model(LinearVolume.of(map_czyx, truth.volume.radius, padding=2), Subspaces(1, len(scale_q)))
+    return model, JointSpace(
+        model.volume, torch.zeros(1, len(scale_q)).double(), torch.eye(len(scale_q))[None].double()
+    )
+
+
+def test_either_half_of_the_samples_places_images_as_surely_as_the_true_model_expects(fitted):
+    truth = fitted[0]
+    seen_d, told_d = reliability(truth.dataset, *of_truth(truth, [1, 1, 1]), np.arange(IMAGES))
+    np.testing.assert_allclose(seen_d, told_d, atol=0.03)
+    z_bd, _, _ = located(truth.dataset.observed(np.arange(IMAGES)), *of_truth(truth, [1, 1, 1]))
+    true_d = [np.corrcoef(z_bd[:, d].numpy(), truth.z_nq[:, d])[0, 1] ** 2 for d in range(3)]
+    np.testing.assert_allclose(seen_d, true_d, atol=0.03)
+
+
+def test_an_axis_that_is_too_long_is_shortened_until_the_images_agree(still, tmp_path):
+    """The second eigenvolume is three times as long as in truth: what the images say brings it back."""
+    truth = drawn(still, 3, noise=3000.0)
+    model, space = of_truth(truth, [1, 3, 1])
+    before = latents(truth.dataset, model, space)
+    space, found = believed(truth.dataset, model, space, before, Run(tmp_path, Compute()))
+    length_d = space.volume.map_czyx[1:].flatten(1).norm(dim=1) / torch.tensor(VARIANCES).sqrt()
+    np.testing.assert_allclose(length_d[[0, 2]], 1, rtol=1e-4)
+    assert 0.8 < float(length_d[1]) < 1.7
+    assert found.z_nd[:, 1].std() > 1.5 * before.z_nd[:, 1].std()
+    told = Run(tmp_path, Compute()).history()[-1]
+    assert told["expected"][1] - 0.05 < told["seen"][1] < 0.8
 
 
 @pytest.mark.slow

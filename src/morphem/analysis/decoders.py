@@ -13,16 +13,21 @@ from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.inference.clusters import cluster, count_distinct
 from morphem.inference.esteps import Known
-from morphem.inference.kernel import Kernel
+from morphem.inference.kernel import Kernel, State
+from morphem.inference.latents import Placed
 from morphem.inference.neighbours import Neighbours
+from morphem.inference.refitting import refitted
 from morphem.models.image_model import ImageModel
-from morphem.models.volume import LinearVolume
+from morphem.models.volume import LinearVolume, Volume
 from morphem.physics.local import Cells
 from morphem.run import Run
 
 STATES = 6
 LEAST_WEIGHT = 0.1
 """Images with less at the narrowest bandwidth are not asked."""
+
+MOST_AXES = 24
+"""Of a linear volume that is made anew: sums grow as their square."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +62,12 @@ class Verdict:
 def better_decoder(ensemble: Ensemble, wanted: str = "auto", seed: int = 0) -> Verdict:
     """The decoder whose maps have the higher mean log-likelihood under images near the centres of a few clusters.
 
-    The kernel's map is made of one half-set alone, filtered in bands by the FSC of half maps, and the other half's
-    images judge it; then the other way round. The model's map is judged by the same images, each with its weight
-    w = N(z*; z_i, Σ_i + h²M⁻¹), so that a vague latent counts little. What this assumes: poses, latents and noise are
-    equally good for both. The model was trained on all these images and may have learnt their noise, and the kernel
-    has only half of the images that its decoded maps will have: both favour the model, so that where the kernel wins
-    it is better, and where the model wins narrowly it may not be. Only bandwidths and FSC of the kernel have seen the
-    judges.
+    The kernel's map is made of one half-set alone, filtered by the local FSC of half maps, and the other half's images
+    judge it; then the other way round. So is a linear model's: its maps are made anew of one half at the run's latents.
+    A network, or one of very many axes, cannot be: its map has seen the judges and may have learnt their noise, so that
+    where the kernel wins it is better, and where the network wins narrowly it may not be. Each image counts with its
+    weight w = N(z*; z_i, Σ_i + h²M⁻¹), so that a vague latent counts little. What this assumes: poses, latents and
+    noise are equally good for both. Bandwidths and FSC of the kernel have seen the judges.
     """
     if wanted != "auto":
         return Verdict(wanted, reason="it was asked for")
@@ -81,16 +85,32 @@ def better_decoder(ensemble: Ensemble, wanted: str = "auto", seed: int = 0) -> V
 def _gains(ensemble: Ensemble, kernel: Kernel, z_mq: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Of every state and direction: the gain an image, the sum of weights; and how many images were asked."""
     gains, weights, asked = [], [], 0
+    models = [_without(ensemble, kernel, own) for own in (2, 1)]
     near_m = [kernel.latents.near(z_q) for z_q in z_mq]
     for z_q, near, state in zip(z_mq, near_m, kernel.states(z_mq), strict=True):
-        (model_zyx,) = ensemble.decode(z_q, "model")
-        for own, kernel_zyx in enumerate(in_bands(state.half_hzyx), start=1):
+        for own, (kernel_zyx, model) in enumerate(zip(filtered(state), models, strict=True), start=1):
             row_n, weight_n = judges(near, kernel.half_n != own)
+            model_zyx = _decoded(model, z_q)
             kernel_n, model_n = (log_likelihood(kernel, map_zyx, row_n) for map_zyx in (kernel_zyx, model_zyx))
             gains.append(np.average(kernel_n - model_n, weights=weight_n))
             weights.append(weight_n.sum())
             asked += len(row_n)
     return np.array(gains), np.array(weights), asked
+
+
+def _without(ensemble: Ensemble, kernel: Kernel, half: int) -> Volume:
+    """The run's volume as a half-set's images have never seen it, if it can be made anew."""
+    volume = ensemble.volume
+    if not isinstance(volume, LinearVolume) or volume.latent_dim > MOST_AXES:
+        return volume
+    placed = Placed(ensemble.z_nq, ensemble.uncertainty_nqq).to(kernel.dataset.device)
+    rows = np.flatnonzero(kernel.half_n != half)
+    return refitted(volume, kernel.dataset, placed, rows, half)
+
+
+@torch.inference_mode()
+def _decoded(volume: Volume, z_q: np.ndarray) -> np.ndarray:
+    return volume.maps(torch.from_numpy(z_q[None]).to(volume.mask_zyx.device))[0].cpu().numpy()
 
 
 def judges(near: Neighbours, of_half_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,14 +120,12 @@ def judges(near: Neighbours, of_half_n: np.ndarray) -> tuple[np.ndarray, np.ndar
     return row_n, np.maximum(weight_n[row_n], 1e-30)
 
 
-def in_bands(half_hzyx: np.ndarray) -> np.ndarray:
-    """Half maps times their FSC, band by band: Σ_b F_b β_b V."""
-    cells, half = Cells.of(half_hzyx.shape[-1]), torch.from_numpy(half_hzyx)
+def filtered(state: State) -> np.ndarray:
+    """Half maps times their local FSC, Σ_b F_b β_b V: what each would be as the decoded map of its own images."""
+    cells, half = Cells.of(state.half_hzyx.shape[-1]), torch.from_numpy(state.half_hzyx)
     spectrum_hzyx, filtered_hzyx = torch.fft.rfftn(half, dim=(-3, -2, -1)), torch.zeros_like(half)
-    for b in range(len(cells)):
-        one_zyx, other_zyx = part_hzyx = cells.band(spectrum_hzyx, b)
-        power = (one_zyx.square().sum() * other_zyx.square().sum()).sqrt().clamp(min=1e-30)
-        filtered_hzyx += ((one_zyx * other_zyx).sum() / power).clamp(min=0) * part_hzyx
+    for b, fsc_uvw in enumerate(torch.from_numpy(state.fsc_buvw)):
+        filtered_hzyx += cells.spread(fsc_uvw[None])[0] * cells.band(spectrum_hzyx, b)
     return filtered_hzyx.numpy()
 
 

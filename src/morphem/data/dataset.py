@@ -95,6 +95,12 @@ class Observed:
         within = self.lattice.within(radius)
         return dataclasses.replace(self, lattice=within, sample_bk=self.sample_bk[:, :n], ctf_bk=self.ctf_bk[:, :n])
 
+    def every_other(self, first: int) -> "Observed":
+        """Half of the samples of the same images, evenly of every shell: those from the `first`, 0 or 1."""
+        half = slice(first, None, 2)
+        halved = self.sample_bk[:, half], self.ctf_bk[:, half]
+        return dataclasses.replace(self, lattice=self.lattice.every_other(first), sample_bk=halved[0], ctf_bk=halved[1])
+
     def on(self, box: int) -> "Observed":
         """The same samples as those of smaller images: shifts count their pixels."""
         lattice = self.lattice.on(box)

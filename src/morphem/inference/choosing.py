@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from morphem.inference.expectation import RISE, Model, evidence
 from morphem.inference.marching import COARSE, March
@@ -45,7 +45,7 @@ class Candidate:
     def gains_on(self, other: "Candidate") -> bool:
         """Whether it is better beyond doubt (Student's t, one-sided) and by more than sweeps leave undone."""
         (mean, error), images = self.gain(other), len(self.evidence_n)
-        return images > 1 and mean > max(error * float(student.ppf(1 - DOUBT, images - 1)), RISE)
+        return images > 1 and mean > max(error * float(stdtrit(images - 1, 1 - DOUBT)), RISE)
 
 
 def judged(march: March, model: Model) -> Candidate:

@@ -16,6 +16,7 @@ from morphem.inference.consensus import start
 from morphem.inference.expectation import Model
 from morphem.inference.linear import JointSpace, Latents, placed, write_classes
 from morphem.inference.marching import March
+from morphem.inference.reliability import believed
 from morphem.inference.settings import LinearSettings
 from morphem.models.volume import LinearVolume
 from morphem.run import Run
@@ -34,7 +35,7 @@ def fit_linear(dataset: Dataset, settings: LinearSettings, run: Run, begin: Begi
         march = March.of(whitened, halves, consensus, settings, run)
         model, whitened = march.finished(begin(march))
         _say_fewer(run, settings, model)
-        space, found = placed(whitened, model)
+        space, found = believed(whitened, model, *placed(whitened, model), run)
         if model.classes > 1:
             write_classes(maps, model, dataset.pixel_A)
     space.write(maps, dataset.pixel_A)
@@ -81,7 +82,7 @@ def _half(
     whitened, consensus = start(dataset, run, settings.mask, quarters)
     march = March.of(whitened, quarters, consensus, settings, run, f"half {number}")
     model, whitened = march.finished(begin(march))
-    return *placed(whitened, model, rows), model
+    return *believed(whitened, model, *placed(whitened, model, rows), run, rows), model
 
 
 def _say_agreement(run: Run, one_nd: np.ndarray, other_nd: np.ndarray) -> None:

@@ -1,8 +1,9 @@
-"""E-steps over the latent z at known poses: an encoder, or a table.
+"""E-steps over the latent z at known poses: an encoder, a table, or what a fit has left.
 
 Axes: b images, n all images, k samples, q latent, h width, m entries below a triangle's diagonal.
 """
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -54,6 +55,23 @@ class Encoder(EStep):
         factor_bqq = factor_bqq + torch.einsum("bm,mij->bij", below_bm, self.below_mqq)
         kl_b = 0.5 * (mean_bq**2 + (factor_bqq**2).sum(2) - 1 - log_variance_bq).sum(1)
         return Hypotheses.at_given_poses(observed, mean_bq, factor_bqq, self.schedule.penalty(kl_b, self.epochs))
+
+
+class Placed(EStep):
+    """z of every image as a fit has left it: its mean and covariance."""
+
+    z_nq: torch.Tensor
+    factor_nqq: torch.Tensor
+
+    def __init__(self, z_nq: np.ndarray, covariance_nqq: np.ndarray):
+        super().__init__()
+        value_nq, vector_nqq = np.linalg.eigh(covariance_nqq.astype(float))
+        self.register_buffer("z_nq", torch.from_numpy(z_nq).float())
+        self.register_buffer("factor_nqq", torch.from_numpy(vector_nqq * np.sqrt(value_nq.clip(0))[:, None]).float())
+
+    def forward(self, observed: Observed, volume: Volume | None, model: ImageModel) -> Hypotheses:
+        index_b = torch.as_tensor(observed.index_b, device=self.z_nq.device)
+        return Hypotheses.at_given_poses(observed, self.z_nq[index_b], self.factor_nqq[index_b])
 
 
 class Table(EStep):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from morphem.data.dataset import Dataset
+from morphem.data.dataset import Dataset, Observed
 from morphem.inference.expectation import Model, chunk
 from morphem.inference.gauge import frame, in_frame
 from morphem.io.mrc import write_map
@@ -94,21 +94,26 @@ def _replaced(mine: np.ndarray, theirs: np.ndarray, rows: np.ndarray) -> np.ndar
 
 @torch.inference_mode()
 def latents(dataset: Dataset, model: Model, space: JointSpace, rows: np.ndarray | None = None) -> Latents:
-    """Those of the rows given, or of every image in row order: moments over classes and within them."""
+    """Those of the rows given, or of every image in row order."""
     dataset, found = dataset.within(model.volume.radius), []
     rows = np.arange(len(dataset)) if rows is None else rows
     with progress(len(rows), "Placing images") as bar:
         for observed in dataset.batches(chunk(dataset, len(model.volume.map_czyx)), rows):
-            guess = model.estep(observed, model.volume, ImageModel())
-            weight_bh, z_bhq = guess.logw_bh.exp(), guess.z_bhq
-            place_bhd = space.offset_cd + torch.einsum("hdq,bhq->bhd", space.turn_cdq, z_bhq)
-            z_bd = torch.einsum("bh,bhd->bd", weight_bh, place_bhd)
-            apart_bhd = place_bhd - z_bd[:, None]
-            within_bhqe = torch.einsum("hdq,bhqp,hep->bhde", space.turn_cdq, guess.z_cov_bhqq, space.turn_cdq)
-            within_bhqe += apart_bhd[..., :, None] * apart_bhd[..., None, :]
-            found.append((z_bd, torch.einsum("bh,bhde->bde", weight_bh, within_bhqe), weight_bh))
+            found.append(located(observed, model, space))
             bar.advance(len(observed))
     return Latents(*(torch.cat(part).float().cpu().numpy() for part in zip(*found, strict=True)))
+
+
+def located(observed: Observed, model: Model, space: JointSpace) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Joint z (b, d), its covariance (b, d, d) and class weights (b, c): moments over classes and within them."""
+    guess = model.estep(observed, model.volume, ImageModel())
+    weight_bh, z_bhq = guess.logw_bh.exp(), guess.z_bhq
+    place_bhd = space.offset_cd + torch.einsum("hdq,bhq->bhd", space.turn_cdq, z_bhq)
+    z_bd = torch.einsum("bh,bhd->bd", weight_bh, place_bhd)
+    apart_bhd = place_bhd - z_bd[:, None]
+    within_bhde = torch.einsum("hdq,bhqp,hep->bhde", space.turn_cdq, guess.z_cov_bhqq, space.turn_cdq)
+    within_bhde += apart_bhd[..., :, None] * apart_bhd[..., None, :]
+    return z_bd, torch.einsum("bh,bhde->bde", weight_bh, within_bhde), weight_bh
 
 
 def write_classes(folder: Path, model: Model, pixel_A: float) -> None:

@@ -173,20 +173,21 @@ class March:
 
     def climb(self, model: Model, largest: float | None = None) -> Model:
         """Up to a radius, at each until held-out images gain nothing more."""
-        return self._climbed(model, self.largest if largest is None else min(largest, self.largest))[0]
+        largest = self.largest if largest is None else min(largest, self.largest)
+        return self._climbed(model, [*self._steps(model.volume.radius, largest), largest])[0]
 
     def finished(self, model: Model) -> tuple[Model, Dataset]:
-        """Up to the largest radius, and with all images until maps stand still.
+        """Up to the largest radius, and there with all images until maps stand still.
 
         The images with the noise that the model leaves.
         """
-        model, images = self._climbed(model, self.largest)
-        last = dataclasses.replace(images, halves=self.everything.halves).within(self.largest)
-        mask_zyx = self.mask(model)
-        model = Climb(self.run, mask_zyx, None, self.part)(last, model, self.settings.sweeps)
+        model, images = self._climbed(model, self._steps(model.volume.radius, self.largest))
+        every = dataclasses.replace(images, halves=self.everything.halves)
+        every, mask_zyx = self._whitened(every, model.at(self.largest, self._box)), self.mask(model)
+        climb = Climb(self.run, mask_zyx, None, self.part)
+        model = climb(every.within(self.largest), model, self.settings.sweeps)
         model = self._completed(splitting.by_size(model), mask_zyx)
-        noise_gs = remaining_noise(last.some(NOISE_IMAGES, self.run.seed), model)
-        return model, images.dataset.with_noise(noise_gs)
+        return model, self._whitened(every, model).dataset
 
     def _completed(self, model: Model, mask_zyx: np.ndarray) -> Model:
         """On the images' grid; beyond the radius, where nothing tells classes apart, each is the consensus.
@@ -199,20 +200,23 @@ class March:
         map_cjzyx[:, 0] += shared_zyx - cubes.lowpass(shared_zyx, model.volume.radius)
         return whole.with_maps(map_cjzyx.flatten(0, 1) * ((mask > 0) if self.consensus.masked else mask))
 
-    def _climbed(self, model: Model, largest: float) -> tuple[Model, Images]:
+    def _climbed(self, model: Model, radii: Iterable[float]) -> tuple[Model, Images]:
         """The model, and the images with the noise that it leaves."""
         climb, images = Climb(self.run, self.mask(model), self.held_out, self.part), self.images
-        for number, radius in enumerate(self._steps(model.volume.radius, largest)):
+        for number, radius in enumerate(radii):
+            images = self._whitened(images, model.at(radius, self._box))
             seen = images.some(SEEN_AT_START * 2**number, self.run.seed)
-            noise_gs = remaining_noise(
-                seen.some(NOISE_IMAGES, self.run.seed).within(radius), model.at(radius, self._box)
-            )
-            images, seen = images.with_noise(noise_gs), seen.with_noise(noise_gs)
             model = climb(seen.within(radius), model, self.settings.sweeps)
         return model, images
 
-    def _steps(self, start: float, largest: float) -> Iterable[float]:
-        return [float(radius) for radius in RADII if start < radius < largest] + [largest]
+    def _whitened(self, images: Images, model: Model) -> Images:
+        """By the noise that a model leaves in some of them."""
+        some = images.some(NOISE_IMAGES, self.run.seed)
+        return images.with_noise(remaining_noise(some.within(model.volume.radius), model))
+
+    def _steps(self, start: float, largest: float) -> list[float]:
+        """Radii between."""
+        return [float(radius) for radius in RADII if start < radius < largest]
 
     def mask(self, model: Model) -> np.ndarray:
         """The mask given, or one around what the maps hold and where they differ."""

@@ -46,6 +46,10 @@ class Lattice:
             self._prefixes[radius] = Lattice(self.box, radius, self.k_k2[: self.prefix(radius)])
         return self._prefixes[radius]
 
+    def every_other(self, first: int) -> "Lattice":
+        """Half of the samples, evenly of every shell: those from the `first`, 0 or 1."""
+        return Lattice(self.box, self.radius, self.k_k2[first::2])
+
     def on(self, box: int) -> "Lattice":
         """The same samples of images with fewer pixels and the same side in Å."""
         return Lattice(box, self.radius, self.k_k2)
