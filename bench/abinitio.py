@@ -1,9 +1,10 @@
 """Poses from nothing: how near to the truth, and how fast, set by set and seed by seed.
 
-    python bench/abinitio.py [short uniform preferred faint molecules noise hinge assembly] [--seeds 0 1 2 3 4]
+    python bench/abinitio.py [short uniform preferred faint molecules noise hinge assembly blobs-…] [--seeds 0 1 2 3 4]
 
 Simulated images of 64 px in tables without poses; seconds are those of the whole command, from its start to its end.
-`hinge` and `assembly` go on with `variability`, beside the same at the true poses.
+`hinge` and `assembly` go on with `variability`, beside the same at the true poses. The molecules of `blobs-…` are walks of
+80 steps of 3 normal pixels along every axis within 0.3 of the box, each point a Gaussian of σ = 1.8 px at 4 Å.
 """
 
 import argparse
@@ -13,7 +14,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
+import torch
+
+from morphem.data import synthetic
+from morphem.data.molecules import State
 from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate
 
@@ -31,6 +37,12 @@ SETS = {
     "assembly": ({"kind": "assembly", "images": 5000, "snr": 0.1}, GOES_ON),
 }
 """Simulation, and options of `fit abinitio`."""
+SETS |= {
+    f"blobs-{name}": (SETS[name][0] | {"pixel_size": 4.0, "defocus": (1e4, 2.5e4)}, SETS[name][1])
+    for name in ("short", "uniform", "preferred", "faint", "molecules")
+}
+BLOBS = 80, 1.8
+"""Points of a walk, and σ of each in pixels."""
 KEYS = (
     "rotation_error_median_deg",
     "rotation_error_90_deg",
@@ -42,6 +54,27 @@ KEYS = (
 POSES = ("AngleRot", "AngleTilt", "AnglePsi", "OriginXAngst", "OriginYAngst")
 
 
+def walk(seed: int, radius_px: float) -> torch.Tensor:
+    """Points (n, 3) in pixels, centred; a step that would leave the ball is drawn again."""
+    rng, points = torch.Generator().manual_seed(seed), [torch.zeros(3)]
+    while len(points) < BLOBS[0]:
+        point = points[-1] + 3 * torch.randn(3, generator=rng)
+        if point.norm() < radius_px:
+            points.append(point)
+    return torch.stack(points) - torch.stack(points).mean(0)
+
+
+def blobs(config: Simulation) -> list[State]:
+    seeds = [123, *range(501, 500 + (config.states or 1))]
+    return [State.of(config.pixel_size * walk(seed, 0.3 * config.box).double().numpy()) for seed in seeds]
+
+
+def write(folder: Path, name: str, config: Simulation) -> None:
+    instead = {"SIGMA_PX": BLOBS[1], "_states": blobs} if name.startswith("blobs") else {"SIGMA_PX": synthetic.SIGMA_PX}
+    with mock.patch.multiple(synthetic, **instead):
+        simulate(folder, config)
+
+
 def scored(run: Path, folder: Path) -> dict[str, float | None]:
     told = subprocess.run([*MORPHEM, "evaluate", run, "--truth", folder, "--json"], capture_output=True, text=True)
     return json.loads(told.stdout) if told.returncode == 0 else {}
@@ -50,7 +83,7 @@ def scored(run: Path, folder: Path) -> dict[str, float | None]:
 def row(name: str, seed: int, threads: int, scratch: Path) -> dict:
     settings, options = SETS[name]
     folder, run = scratch / "set", scratch / "run"
-    simulate(folder, Simulation(seed=seed, molecule_seed=seed, **settings))
+    write(folder, name, Simulation(seed=seed, molecule_seed=seed, **settings))
     posed = (folder / "particles.star").read_text()
     unposed = posed
     for column in POSES:
