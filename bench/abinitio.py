@@ -3,7 +3,7 @@
     python bench/abinitio.py [short uniform preferred faint molecules noise hinge assembly blobs-…] [--seeds 0 1 2 3 4]
 
 Simulated images of 64 px in tables without poses; seconds are those of the whole command, from its start to its end.
-`hinge` and `assembly` go on with `variability`, beside the same at the true poses. The molecules of `blobs-…` are walks of
+`hinge` and `assembly` go on with `variability`, beside the same at the true poses. Molecules of `blobs-…` are walks of
 80 steps of 3 normal pixels along every axis within 0.3 of the box, each point a Gaussian of σ = 1.8 px at 4 Å.
 """
 

@@ -92,26 +92,34 @@ class AtCandidates(EStep):
 
 @torch.inference_mode()
 def improved(
-    dataset: Dataset, candidates: Candidates, volume: LinearVolume, text: str, row_n: np.ndarray | None = None
+    dataset: Dataset,
+    candidates: Candidates,
+    volume: LinearVolume,
+    text: str,
+    row_n: np.ndarray | None = None,
+    features: int = 1,
+    free: str = "both",
 ) -> tuple[Candidates, torch.Tensor]:
     """Candidates after Levenberg–Marquardt steps at the volume's radius, and what the best leaves per sample, (n).
 
-    `log` becomes −Σ|X̃ − X̂|². Candidates are those of some images, in their order, or of all.
+    `log` becomes −Σ|X̃ − X̂|² − ½|z|². Candidates are those of some images, in their order, or of all. A class has
+    `features` maps: a mean, and eigenvolumes along which each image may move.
     """
-    slopes, box = [with_slopes(volume, c) for c in range(len(volume.map_czyx))], volume.box
+    starts, box = range(0, len(volume.map_czyx), features), volume.box
+    slopes = [with_slopes(volume, slice(first, first + features)) for first in starts]
     parts, dataset = [], dataset.within(volume.radius)
     done, row_n = 0, np.arange(len(dataset)) if row_n is None else row_n
     with progress(len(row_n), text) as bar:
         for observed in dataset.batches(max(1, BATCH // candidates.log_nh.shape[1]), row_n):
             known = candidates.rows(np.arange(done, done + len(observed)))
-            parts.append(_improved(observed, known, slopes, box / dataset.box))
+            parts.append(_improved(observed, known, slopes, box / dataset.box, free))
             done += len(observed)
             bar.advance(len(observed))
     new = Candidates(*(torch.cat([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(Candidates)))
     return new, -new.log_nh.max(1).values / len(dataset.lattice)
 
 
-def _improved(observed: Observed, known: Candidates, slopes: list[LinearVolume], scale: float) -> Candidates:
+def _improved(observed: Observed, known: Candidates, slopes: list[LinearVolume], scale: float, free: str) -> Candidates:
     """Those of a batch; what is none stays so."""
     rotation_bh33, shift_bh2, log_bh = known.rotation_nh33.clone(), known.shift_nh2.clone(), known.log_nh.clone()
     for c, volume in enumerate(slopes):
@@ -119,7 +127,7 @@ def _improved(observed: Observed, known: Candidates, slopes: list[LinearVolume],
         if not len(image_p):
             continue
         pose = {"rotation_b33": rotation_bh33[image_p, h_p], "shift_b2": shift_bh2[image_p, h_p] * scale}
-        place = climb(dataclasses.replace(observed.on(volume.box)[image_p.numpy()], **pose), volume)
+        place = climb(dataclasses.replace(observed.on(volume.box)[image_p.numpy()], **pose), volume, free=free)
         rotation_bh33[image_p, h_p], shift_bh2[image_p, h_p] = place.rotation_b33, place.shift_b2 / scale
         log_bh[image_p, h_p] = -place.cost_b
     return Candidates(known.class_nh, rotation_bh33, shift_bh2, log_bh)

@@ -23,6 +23,9 @@ from morphem.physics.fsc import HalfMapFsc, fsc, half_map_fsc, write_fsc_star
 from morphem.physics.noise import ShellPower
 from morphem.run import Run, progress
 
+LEAST_REACH = 6
+"""Where half-maps agree on less, so many shells are taken all the same."""
+
 
 @dataclass(frozen=True)
 class Consensus:
@@ -34,6 +37,12 @@ class Consensus:
     masked: bool
     """Whether the mask was given, so that it holds for every map."""
     fsc: HalfMapFsc
+
+    def reach(self, dataset: Dataset) -> float:
+        """The Fourier radius up to which half-maps agree (FSC = 0.143)."""
+        whole, resolution_A = dataset.lattice.radius, self.fsc.resolution_A
+        reached = whole if resolution_A is None else round(dataset.box * dataset.pixel_A / resolution_A)
+        return float(min(whole, max(reached, LEAST_REACH)))
 
     def volume(self, radius: float, padding: int = 2) -> LinearVolume:
         """The map as a volume."""

@@ -11,12 +11,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from morphem.data.dataset import Dataset
+from morphem.data.particles import Particles
 from morphem.inference.classes import by_order
 from morphem.inference.consensus import start
 from morphem.inference.expectation import Model
 from morphem.inference.linear import JointSpace, Latents, placed, write_classes
 from morphem.inference.marching import March
 from morphem.inference.reliability import believed
+from morphem.inference.relocating import with_model
 from morphem.inference.settings import LinearSettings
 from morphem.models.volume import LinearVolume
 from morphem.run import Run
@@ -25,21 +27,37 @@ Begin = Callable[[March], Model]
 """What a method is: its model at a coarse radius."""
 
 
-def fit_linear(dataset: Dataset, settings: LinearSettings, run: Run, begin: Begin) -> tuple[JointSpace, Latents]:
-    """Begin, climb, place every image; the maps are written."""
+def fit_linear(
+    dataset: Dataset, settings: LinearSettings, run: Run, begin: Begin
+) -> tuple[Dataset, JointSpace, Latents]:
+    """Begin, climb, place every image; the maps are written. The dataset is at refined poses if they are asked for."""
     halves, maps = dataset.halves(run.seed), run.folder / "maps"
     whitened, consensus = start(dataset, run, settings.mask)
     if settings.halves:
-        space, found = _apart(dataset, halves, settings, run, begin)
+        dataset, space, found = _apart(dataset, halves, settings, run, begin)
     else:
         march = March.of(whitened, halves, consensus, settings, run)
-        model, whitened = march.finished(begin(march))
+        march, model = _begun(march, begin)
+        model, whitened = march.finished(model)
+        dataset = dataclasses.replace(dataset, particles=whitened.particles)
         _say_fewer(run, settings, model)
         space, found = believed(whitened, model, *placed(whitened, model), run)
         if model.classes > 1:
             write_classes(maps, model, dataset.pixel_A)
     space.write(maps, dataset.pixel_A)
-    return space, found
+    return dataset, space, found
+
+
+def _begun(march: March, begin: Begin) -> tuple[March, Model]:
+    """A method's model at a coarse radius; with refined poses it is at the largest one, and the consensus is theirs."""
+    model, settings = begin(march), march.settings
+    if settings.refine_poses == "none":
+        return march, model
+    dataset, model = with_model(march, model, settings.refine_poses)
+    halves = march.everything.halves
+    rows = None if len(np.concatenate(halves)) == len(dataset) else halves
+    whitened, consensus = start(dataset, march.run, settings.mask, rows)
+    return March.of(whitened, halves, consensus, settings, march.run, march.part), model
 
 
 def _say_fewer(run: Run, settings: LinearSettings, model: Model) -> None:
@@ -51,10 +69,10 @@ def _say_fewer(run: Run, settings: LinearSettings, model: Model) -> None:
 
 def _apart(
     dataset: Dataset, halves: tuple[np.ndarray, np.ndarray], settings: LinearSettings, run: Run, begin: Begin
-) -> tuple[JointSpace, Latents]:
+) -> tuple[Dataset, JointSpace, Latents]:
     """Two fits that share nothing: the second is brought into the first one's frame, each image keeps its half's z."""
     fits = [_half(dataset, rows, settings, run, begin, number) for number, rows in enumerate(halves, start=1)]
-    (first, first_found, first_model), (second, second_found, second_model) = fits
+    (one_set, first, first_found, first_model), (other_set, second, second_found, second_model) = fits
     second, second_found = brought_to(first, second, second_found)
     mates_c = mates(first, second)
     if mates_c is None:
@@ -70,19 +88,28 @@ def _apart(
     _say_agreement(run, first_found.z_nd, second_found.z_nd)
     both = 0.5 * (first.volume.map_czyx + second.volume.map_czyx)
     volume = LinearVolume.of(both, first.volume.radius, first.volume.padding)
-    return dataclasses.replace(first, volume=volume), first_found.with_rows_of(second_found, halves[1])
+    dataset = dataclasses.replace(dataset, particles=_mixed(one_set.particles, other_set.particles, halves[1]))
+    return dataset, dataclasses.replace(first, volume=volume), first_found.with_rows_of(second_found, halves[1])
+
+
+def _mixed(one: Particles, other: Particles, rows: np.ndarray) -> Particles:
+    """A table, with some images' poses from another."""
+    rotation_n33, shift_A_n2 = one.rotation_n33.copy(), one.shift_A_n2.copy()
+    rotation_n33[rows], shift_A_n2[rows] = other.rotation_n33[rows], other.shift_A_n2[rows]
+    return one.with_poses(rotation_n33, shift_A_n2)
 
 
 def _half(
     dataset: Dataset, rows: np.ndarray, settings: LinearSettings, run: Run, begin: Begin, number: int
-) -> tuple[JointSpace, Latents, Model]:
+) -> tuple[Dataset, JointSpace, Latents, Model]:
     """Consensus, noise, mask, priors and maps from one half-set alone; every image placed in it."""
     order = np.random.default_rng([run.seed, number]).permutation(rows)
     quarters = np.sort(order[::2]), np.sort(order[1::2])
     whitened, consensus = start(dataset, run, settings.mask, quarters)
     march = March.of(whitened, quarters, consensus, settings, run, f"half {number}")
-    model, whitened = march.finished(begin(march))
-    return *believed(whitened, model, *placed(whitened, model, rows), run, rows), model
+    march, model = _begun(march, begin)
+    model, whitened = march.finished(model)
+    return whitened, *believed(whitened, model, *placed(whitened, model, rows), run, rows), model
 
 
 def _say_agreement(run: Run, one_nd: np.ndarray, other_nd: np.ndarray) -> None:

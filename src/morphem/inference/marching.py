@@ -77,15 +77,29 @@ class March:
         )
         return cls(images, held_out, everything, consensus, settings, run, part)
 
+    def at_poses(self, dataset: Dataset) -> "March":
+        """The same march with the images at other poses, and whitened as they are."""
+        parts = {name: getattr(self, name) for name in ("images", "held_out", "everything")}
+        return dataclasses.replace(
+            self, **{name: dataclasses.replace(part, dataset=dataset) for name, part in parts.items()}
+        )
+
+    def whitened(self, dataset: Dataset, model: Model) -> Dataset:
+        """Images at other poses whitened by the noise that a model leaves in these."""
+        return dataset.with_noise(self._whitened(self.everything, model).dataset.noise_gs)
+
+    def settled(self, model: Model, sweeps: int) -> Model:
+        """After some sweeps at its radius, with all images."""
+        images = self._whitened(self.everything, model).within(model.volume.radius)
+        return Climb(self.run, self.mask(model), None, self.part)(images, model, sweeps)
+
     @cached_property
     def largest(self) -> float:
         """The radius to end at: where half-maps of the consensus agree, or what is asked for."""
         whole = self.images.dataset.lattice.radius
         if self.settings.radius is not None:
             return whole
-        resolution_A, dataset = self.consensus.fsc.resolution_A, self.images.dataset
-        reached = whole if resolution_A is None else round(dataset.box * dataset.pixel_A / resolution_A)
-        return float(min(whole, max(reached, 6)))
+        return self.consensus.reach(self.images.dataset)
 
     @cached_property
     def few(self) -> Images:

@@ -111,6 +111,8 @@ class LinearSettings:
     """Solvent mask (.mrc, 0 to 1); by default one is made around the maps and where they differ."""
     free_contrast: Annotated[bool, Parameter(negative="")] = False
     """Every image has a contrast of its own, which is integrated out."""
+    refine_poses: Literal["none", "shift", "rotation", "both"] = "none"
+    """Which part of the poses to refine, about those given; how far they may go the images say."""
     halves: Annotated[bool, Parameter(negative="")] = False
     """Fit two half-sets that share nothing; every image keeps the latents of its own, brought into one frame."""
     starts: int = 3

@@ -6,13 +6,15 @@ from the Fourier shell correlation of two half-maps (Scheres, J. Mol. Biol. 415,
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
-from morphem.inference.consensus import reconstruct
+from morphem.inference.consensus import Consensus, reconstruct
+from morphem.inference.relocating import with_map
 from morphem.physics.rotations import point_group, refuse_other_groups
 from morphem.run import Run
 
@@ -36,7 +38,8 @@ class Config:
     """How much finer than the images the Fourier cube is."""
     mask: Path | None = None
     """Solvent mask (.mrc, 0 to 1) for the FSC; the map is multiplied by it, the half-maps are not."""
-
+    refine_poses: Literal["none", "shift", "rotation", "both"] = "none"
+    """Which part of the poses to refine against the map; how far they may go the images say."""
     symmetry: str = "C1"
     """Point group of the map about z: C1, C2, …, D2, … or O. The images are used once for every element of it."""
 
@@ -49,7 +52,14 @@ class Config:
 def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     """The consensus map as an ensemble without latents."""
     symmetry_g33 = point_group(config.symmetry)
-    consensus = reconstruct(dataset, run.seed, config.padding, config.mask, symmetry_g33)
+
+    def remade(placed: Dataset) -> Consensus:
+        return reconstruct(placed, run.seed, config.padding, config.mask, symmetry_g33)
+
+    if config.refine_poses == "none":
+        consensus = remade(dataset)
+    else:
+        dataset, consensus = with_map(dataset, remade, config.refine_poses, run)
     consensus.write(run.folder / "maps", dataset.pixel_A)
     run.log(consensus.fsc.summary)
     volume = consensus.volume(dataset.lattice.radius, config.padding)

@@ -57,5 +57,5 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
         march, wide = march.wide(config.classes)
         return march.mixture(wide, config.classes, 0) if config.classes else choosing.classes(march, wide)
 
-    space, found = fit_linear(dataset, config, run, begin)
+    dataset, space, found = fit_linear(dataset, config, run, begin)
     return save(run, dataset, REFERENCES, space.volume.cpu(), found.z_nd, found.cov_ndd, found.weight_nc)

@@ -52,5 +52,5 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
             return choosing.dimensions_of_classes(march, wide, config.classes)
         return march.mixture(wide, config.classes, config.latent_dim)
 
-    space, found = fit_linear(dataset, config, run, begin)
+    dataset, space, found = fit_linear(dataset, config, run, begin)
     return save(run, dataset, REFERENCES, space.volume.cpu(), found.z_nd, found.cov_ndd, found.weight_nc)

@@ -56,5 +56,5 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     def begin(march: March) -> Model:
         return march.subspace(config.latent_dim) if config.latent_dim else choosing.dimensions(march)
 
-    space, found = fit_linear(dataset, config, run, begin)
+    dataset, space, found = fit_linear(dataset, config, run, begin)
     return save(run, dataset, REFERENCES, space.volume.cpu(), found.z_nd, found.cov_ndd)
