@@ -75,6 +75,15 @@ def write(folder: Path, name: str, config: Simulation) -> None:
         simulate(folder, config)
 
 
+def hide_poses(table: Path) -> str:
+    """Give a table's poses other names; what it was."""
+    posed = unposed = table.read_text()
+    for column in POSES:
+        unposed = unposed.replace(f"_rln{column}", f"_true{column}")
+    table.write_text(unposed)
+    return posed
+
+
 def scored(run: Path, folder: Path) -> dict[str, float | None]:
     told = subprocess.run([*MORPHEM, "evaluate", run, "--truth", folder, "--json"], capture_output=True, text=True)
     return json.loads(told.stdout) if told.returncode == 0 else {}
@@ -84,11 +93,7 @@ def row(name: str, seed: int, threads: int, scratch: Path) -> dict:
     settings, options = SETS[name]
     folder, run = scratch / "set", scratch / "run"
     write(folder, name, Simulation(seed=seed, molecule_seed=seed, **settings))
-    posed = (folder / "particles.star").read_text()
-    unposed = posed
-    for column in POSES:
-        unposed = unposed.replace(f"_rln{column}", f"_true{column}")
-    (folder / "particles.star").write_text(unposed)
+    posed = hide_poses(folder / "particles.star")
     common = ["--threads", str(threads), "--seed", str(seed)]
     start = time.perf_counter()
     table = folder / "particles.star"
