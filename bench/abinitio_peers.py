@@ -90,9 +90,7 @@ def relion(folder: Path, minutes: float, seed: int) -> tuple[float, str, Particl
 
 def cryodrgn(folder: Path, minutes: float, seed: int) -> tuple[float, str, Particles | None]:
     program = peers.cryodrgn() / "cryodrgn"
-    subprocess.run(
-        [*map(str, [program, "parse_ctf_star", "particles.star", "-o", "ctf.pkl"])], cwd=folder, check=True
-    )
+    subprocess.run([*map(str, [program, "parse_ctf_star", "particles.star", "-o", "ctf.pkl"])], cwd=folder, check=True)
     words = ["particles.star", "--ctf", "ctf.pkl", "--zdim", 0, "-o", "cryodrgn", "--datadir", folder, "--seed", seed]
     told = within(minutes, folder, program, "abinit", *words, "--num-workers", 0, "--no-analysis")
     path = last(folder, "cryodrgn/**/pose*.pkl")
