@@ -2,10 +2,11 @@
 
     python bench/recovar.py [--images 5000 --box 64] [--minutes 90] [--states 9] [--keep DIR]
 
-Each takes the cores that it may. On a CPU RECOVAR 1.0.5 writes maps of twice the molecule's size, within a box of the same
-number of voxels and Å; they are brought to half of it before they are scored. RECOVAR runs as on a machine without a GPU, with a spherical mask (it has to be given
-one); where its pipeline does not end in time, the table says so. Maps of both are decoded at the first image of each of
-some states, by kernel regression, and scored alike; seconds are those of the fit, of wall time and of all cores.
+Each takes the cores that it may. RECOVAR runs as on a machine without a GPU, with a spherical mask (it has to be given
+one); where its pipeline does not end in time, the table says so. On a CPU version 1.0.5 writes maps of twice the
+molecule's size, within a box of the same number of voxels and Å: they are brought to half of it. Maps of both are
+decoded at the first image of each of some states, by kernel regression, and scored alike; seconds are those of the fit,
+of wall time and of all cores.
 """
 
 import argparse
