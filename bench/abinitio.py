@@ -1,10 +1,11 @@
 """Poses from nothing: how near to the truth, and how fast, set by set and seed by seed.
 
-    python bench/abinitio.py [short uniform preferred faint molecules noise hinge assembly blobs-…] [--seeds 0 1 2 3 4]
+    python bench/abinitio.py [short uniform preferred faint molecules noise hinge assembly blobs-… ribosome] [--seeds 0]
 
 Simulated images of 64 px in tables without poses; seconds are those of the whole command, from its start to its end.
 `hinge` and `assembly` go on with `variability`, beside the same at the true poses. Molecules of `blobs-…` are walks of
 80 steps of 3 normal pixels along every axis within 0.3 of the box, each point a Gaussian of σ = 1.8 px at 4 Å.
+`ribosome` needs MORPHEM_FIXTURES (ribosome.py).
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import ribosome
 import torch
 
 from morphem.data import synthetic
@@ -41,6 +43,10 @@ SETS |= {
     f"blobs-{name}": (SETS[name][0] | {"pixel_size": 4.0, "defocus": (1e4, 2.5e4)}, SETS[name][1])
     for name in ("short", "uniform", "preferred", "faint", "molecules")
 }
+SETS["ribosome"] = (
+    {"kind": "still", "images": 2000, "snr": 0.05, "pixel_size": ribosome.PIXEL_A},
+    ("--particle-diameter", "270"),
+)
 BLOBS = 80, 1.8
 """Points of a walk, and σ of each in pixels."""
 KEYS = (
@@ -70,6 +76,9 @@ def blobs(config: Simulation) -> list[State]:
 
 
 def write(folder: Path, name: str, config: Simulation) -> None:
+    if name == "ribosome":
+        ribosome.write_images(folder, ribosome.true_map(), config)
+        return
     instead = {"SIGMA_PX": BLOBS[1], "_states": blobs} if name.startswith("blobs") else {"SIGMA_PX": synthetic.SIGMA_PX}
     with mock.patch.multiple(synthetic, **instead):
         simulate(folder, config)

@@ -18,38 +18,47 @@ from morphem.data.particles import Particles
 from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate
 from morphem.inference import consensus
-from morphem.io.mrc import create_stack, read_map
+from morphem.io.mrc import create_stack, read_map, write_map
 from morphem.models.volume import LinearVolume
 from morphem.physics.ctf import ctf
 from morphem.physics.fsc import fsc
 from morphem.physics.lattice import Lattice
 
-IMAGES, BOX, PIXEL_A, SNR = 5000, 64, 5.0, 0.1
+BOX, PIXEL_A = 64, 5.0
 
 
-def write_images(folder: Path, map_zyx: torch.Tensor) -> None:
-    """A simulated set whose images are replaced by those of the map."""
-    simulate(folder, Simulation(kind="still", images=IMAGES, box=BOX, pixel_size=PIXEL_A))
+def true_map() -> torch.Tensor:
+    """The map, cropped to 64 voxels."""
+    fixtures = peers.folder("MORPHEM_FIXTURES", "ribosome70S_65.mrc")
+    return torch.tensor(read_map(fixtures / "ribosome70S_65.mrc")[0])[:BOX, :BOX, :BOX]
+
+
+def write_images(folder: Path, map_zyx: torch.Tensor, config: Simulation) -> None:
+    """A simulated set whose images and true map are replaced by those of the map."""
+    simulate(folder, config)
+    write_map(folder / "vols" / "000.mrc", map_zyx.numpy(), PIXEL_A)
     particles = Particles.read(folder / "particles.star")
     lattice, volume = Lattice.disc(BOX), LinearVolume.of(map_zyx[None], BOX // 2 - 1, padding=4)
     matrix_b133 = torch.from_numpy(particles.rotation_n33).float()[:, None]
     shift_b2 = torch.from_numpy(particles.shift_A_n2 / PIXEL_A)
     clean = []
-    for rows in torch.arange(IMAGES).split(250):
+    for rows in torch.arange(config.images).split(250):
         slice_bk = volume.slices(matrix_b133[rows], lattice, torch.zeros(len(rows), 1, 0))[:, 0]
         ctf_bk = ctf(particles.ctf.take(rows.numpy()), particles.pixel_A_n[rows], lattice.k_k2, BOX)
         clean.append(-lattice.unpack(slice_bk * ctf_bk * lattice.shift_phase(shift_b2[rows])).numpy())
     clean_bdd = np.concatenate(clean)
-    noise = np.random.default_rng(0).standard_normal(clean_bdd.shape, np.float32) * (clean_bdd.var() / SNR) ** 0.5
-    with create_stack(folder / "particles.mrcs", IMAGES, BOX, PIXEL_A) as stack:
+    noise = (
+        np.random.default_rng(config.seed).standard_normal(clean_bdd.shape, np.float32)
+        * (clean_bdd.var() / config.snr) ** 0.5
+    )
+    with create_stack(folder / "particles.mrcs", config.images, BOX, PIXEL_A) as stack:
         stack[:] = clean_bdd + noise
 
 
 def main() -> None:
-    fixtures = peers.folder("MORPHEM_FIXTURES", "ribosome70S_65.mrc")
-    map_zyx = torch.tensor(read_map(fixtures / "ribosome70S_65.mrc")[0])[:BOX, :BOX, :BOX]
+    map_zyx, config = true_map(), Simulation(kind="still", images=5000, box=BOX, pixel_size=PIXEL_A, snr=0.1)
     with tempfile.TemporaryDirectory() as scratch:
-        write_images(Path(scratch) / "set", map_zyx)
+        write_images(Path(scratch) / "set", map_zyx, config)
         found = consensus.reconstruct(Dataset.open(Source(Path(scratch) / "set" / "particles.star")), seed=0)
     curve_s = fsc(found.map_zyx, map_zyx.numpy())
     third = (BOX // 2) // 3

@@ -109,6 +109,17 @@ def test_67_a_run_is_replaced_only_when_told_so(fit, tiny, run):
     assert max(path.name for path in (run / "checkpoints").iterdir()) == "epoch-0001.safetensors"
 
 
+def test_a_runs_own_table_finds_its_images(morphem, tiny, tmp_path):
+    """The names in it start from where they did in the table that came in, wherever the run lies."""
+    ends = [
+        morphem("backproject", table, "-o", tmp_path / out, "--threads", 1)
+        for table, out in ((tiny / "particles.star", "one"), (tmp_path / "one/particles.star", "two"))
+    ]
+    assert [ended.code for ended in ends] == [0, 0]
+    first, second = (read_map(tmp_path / out / "maps/consensus.mrc")[0] for out in ("one", "two"))
+    np.testing.assert_array_equal(first, second)
+
+
 def test_what_a_user_must_know_is_said(morphem, tiny, tmp_path):
     """A stack without the MRC name is read, but not silently."""
     stack = bytearray((tiny / "particles.mrcs").read_bytes())

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from morphem.config import read_yaml
 from morphem.data import cryodrgn
 from morphem.data.cryosparc import CsTable
 from morphem.data.relion import StarTable
@@ -53,8 +54,18 @@ def find_stacks(table: Table, datadir: Path | str | None) -> tuple[tuple[Path, .
     names, slice_n = table.images()
     stack_n, distinct = pd.factorize(np.array(names, dtype=object))
     here = table.path.absolute().parent
-    stacks = [_find(Path(name), [here, *here.parents, Path()], datadir) for name in distinct]
-    return tuple(stacks), stack_n, slice_n
+    folders = [*_of_run(here), here, *here.parents, Path()]
+    return tuple(_find(Path(name), folders, datadir) for name in distinct), stack_n, slice_n
+
+
+def _of_run(folder: Path) -> list[Path]:
+    """Where names in a run's own table start from: where they did in the table that the run was given."""
+    config = folder / "config.yaml"
+    source = read_yaml(config).get("source") if config.is_file() else None
+    if not isinstance(source, dict) or not source.get("particles"):
+        return []
+    home = Path(source["particles"]).parent
+    return [*map(Path, filter(None, [source.get("datadir")])), home, *home.parents]
 
 
 def add_box(table: Table, given: int, by: str) -> Table:

@@ -44,6 +44,8 @@ JUDGES = 2000
 NOISE_IMAGES = 2000
 """That the noise is measured on."""
 TURNED_RAD = np.radians(5.0)
+AGREE_DEG, MORE = 30.0, 8
+"""Two starts that found one structure differ by less, in the median; where no two do, so many more are begun."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,20 +81,37 @@ class State:
 
 
 def best_start(setting: Setting, stages: tuple[Stage, ...], count: int, run: Run) -> tuple[Start, float | None]:
-    """The start that held-out images score highest, and how far, in degrees, the nearest other start's poses are."""
-    starts = [Attempt(setting, number, run)(stages) for number in range(count)]
-    order = sorted(starts, key=lambda start: -start.score)
-    for number, start in enumerate(starts, start=1):
-        run.log(
-            f"Start {number}: held-out images score {start.score:.2f}, {start.chance:.2f} with phases at random"
-            f" (± {start.error:.2f})"
-        )
+    """The start that held-out images score highest, and how far, in degrees, the nearest other start's poses are.
+
+    Where none of the others is near, more are begun.
+    """
+    starts = _begun(setting, stages, range(count), run)
     if count == 1:
-        return order[0], None
-    best, *others = (_coarse_poses(setting, stages[-1], start) for start in order)
+        return starts[0], None
+    apart_deg = _agreement(setting, stages[-1], starts, run)
+    if apart_deg > AGREE_DEG:
+        starts += _begun(setting, stages, range(count, count + MORE), run)
+        apart_deg = _agreement(setting, stages[-1], starts, run)
+    return max(starts, key=lambda start: start.score), apart_deg
+
+
+def _begun(setting: Setting, stages: tuple[Stage, ...], numbers: range, run: Run) -> list[Start]:
+    starts = []
+    for number in numbers:
+        starts.append(Attempt(setting, number, run)(stages))
+        score, chance, error = starts[-1].score, starts[-1].chance, starts[-1].error
+        run.log(
+            f"Start {number + 1}: held-out images score {score:.2f}, {chance:.2f} with phases at random (± {error:.2f})"
+        )
+    return starts
+
+
+def _agreement(setting: Setting, stage: Stage, starts: list[Start], run: Run) -> float:
+    """By how many degrees the best start's poses differ from the nearest other's, in the median."""
+    best, *others = (_coarse_poses(setting, stage, start) for start in sorted(starts, key=lambda start: -start.score))
     apart_deg = min(float(np.degrees(_apart(best, other))) for other in others)
     run.log(f"The best start's poses differ from the nearest other start's by {apart_deg:.1f}° in the median")
-    return order[0], apart_deg
+    return apart_deg
 
 
 def _coarse_poses(setting: Setting, stage: Stage, start: Start) -> tuple[np.ndarray, np.ndarray]:
@@ -203,10 +222,9 @@ def half_maps(
             if number == 0:
                 sums.append(setting.sums(here))
             sums[-1].update(here, estep(here, None, ImageModel()))
-    map_czyx, half_hczyx = merged(*sums)
-    mask_zyx = setting.mask(box)
-    curve_cs = [fsc(one * mask_zyx, two * mask_zyx) for one, two in zip(*half_hczyx, strict=True)]
-    volume = LinearVolume.of(torch.from_numpy(map_czyx * mask_zyx), radius)
+    both, mask_zyx = merged(*sums), setting.mask(box)
+    curve_cs = [fsc(one * mask_zyx, two * mask_zyx) for one, two in zip(*both.half_hczyx, strict=True)]
+    volume = LinearVolume.of(torch.from_numpy(both.maps(mask_zyx)), radius)
     return volume, torch.from_numpy(np.mean(curve_cs, 0))
 
 

@@ -18,6 +18,7 @@ from morphem.io.mrc import write_map
 from morphem.models.field import FieldVolume
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import LinearVolume
+from morphem.physics import cube as cubes
 from morphem.physics import masks
 from morphem.physics.fsc import HalfMapFsc, fsc, half_map_fsc, write_fsc_star
 from morphem.physics.noise import ShellPower
@@ -32,6 +33,8 @@ class Consensus:
     """The map of all images, its half-maps, mask and FSC; maps (z, y, x) in image units."""
 
     map_zyx: np.ndarray
+    within_zyx: np.ndarray
+    """The map of what lies within the mask; it vanishes beyond one that was given."""
     half_zyx: tuple[np.ndarray, ...]
     mask_zyx: np.ndarray
     masked: bool
@@ -63,7 +66,7 @@ class Consensus:
         radius = dataset.lattice.radius
         shape = settings.width, settings.layers, settings.encoding, on_map, conditioning
         volume = FieldVolume(dataset.box, radius, latent_dim, *shape)
-        volume.start_from(LinearVolume.of(torch.from_numpy(self.map_zyx * self.mask_zyx)[None], radius))
+        volume.start_from(LinearVolume.of(torch.from_numpy(self.within_zyx)[None], radius))
         if self.masked:
             volume.mask_zyx = torch.from_numpy(self.mask_zyx)
         return volume.to(dataset.device)
@@ -101,31 +104,55 @@ def reconstruct(
     symmetry_g33: np.ndarray | None = None,
     halves: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Consensus:
-    """Back-project two half-sets, correlate them, and merge them under the prior that their FSC gives.
+    """Back-project two half-sets, correlate them, and merge them, filtered by their FSC.
 
     The FSC is taken within the mask, given or made; one that is given also multiplies the map, not the half-maps.
     """
     sums = [_accumulate(dataset, rows, padding, symmetry_g33) for rows in halves or dataset.halves(seed)]
-    map_czyx, half_hczyx = merged(*sums)
-    map_zyx, half_zyx = map_czyx[0], half_hczyx[:, 0]
+    both = merged(*sums)
+    (map_zyx,), half_zyx = both.maps(), both.half_hczyx[:, 0]
     mask_zyx = masks.read(mask, dataset.box, dataset.pixel_A) if mask else masks.automatic(map_zyx)
-    map_zyx = map_zyx * mask_zyx if mask else map_zyx
+    within_zyx = map_zyx * mask_zyx if mask else both.maps(mask_zyx)[0]
     curves = half_map_fsc(half_zyx[0], half_zyx[1], mask_zyx, dataset.pixel_A, seed)
-    return Consensus(map_zyx, tuple(half_zyx), mask_zyx, mask is not None, curves)
+    return Consensus(within_zyx if mask else map_zyx, within_zyx, tuple(half_zyx), mask_zyx, mask is not None, curves)
 
 
-def merged(whole: NormalEquations, other: NormalEquations) -> tuple[np.ndarray, np.ndarray]:
-    """The map of every class (c, z, y, x) under the prior that its half-maps' FSC gives; half-maps (2, c, z, y, x).
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """Maps of two half-sets together, before any filter, the filter's gain on every shell, and half-maps."""
 
-    The first half's sums become those of both.
+    sharp_czyx: torch.Tensor
+    gain_cs: torch.Tensor
+    half_hczyx: np.ndarray
+
+    def maps(self, mask_zyx: np.ndarray | None = None) -> np.ndarray:
+        """Filtered maps (c, z, y, x), of what lies within a mask; beyond its edge the filter leaves ripples.
+
+        A mask comes before the filter: it spreads the noise of strong shells over the weak ones, where a filter has
+        left little that it could not drown.
+        """
+        mask = 1 if mask_zyx is None else torch.from_numpy(mask_zyx).to(self.sharp_czyx)
+        return cubes.filtered(self.sharp_czyx * mask, self.gain_cs).cpu().numpy()
+
+
+def merged(whole: NormalEquations, other: NormalEquations) -> Merged:
+    """Two half-sets put together: Y/(W + T), T = min(1, (1 − F)/2F) W̄ with W̄ the mean weight of a shell and F its FSC,
+    to be filtered by 2F/(1 + F) over the shell's mean of W/(W + T), which brings it to scale.
+
+    A prior that outweighs W, as (1 − F)/2F would in the last shells, makes voxels as strong as W is, which differs from
+    voxel to voxel by chance. The first half's sums become those of both.
     """
     halves = whole, other
     half_hczyx = np.stack([half.solve(1e-3 * half.shell_weight_csj()).cpu().numpy() for half in halves])
     shells = int(whole.lattice.radius) + 1
     fsc_cs = torch.stack([_smooth(fsc(one, two))[:shells] for one, two in zip(*half_hczyx, strict=True)])
-    weight_csj = 0.5 * (whole.shell_weight_csj() + other.shell_weight_csj())[:, :shells]
     whole.merge(other)
-    return whole.solve(weight_csj * ((1 - fsc_cs) / fsc_cs)[..., None].to(weight_csj)).cpu().numpy(), half_hczyx
+    ridge_csj = whole.shell_weight_csj()
+    ridge_csj[:, :shells] *= ((1 - fsc_cs) / (2 * fsc_cs)).clamp(max=1)[..., None].to(ridge_csj)
+    systems = [whole.system(c, ridge_sj) for c, ridge_sj in enumerate(ridge_csj)]
+    kept_cs = torch.stack([whole.shell_mean(one.matrix_zyxp / (one.matrix_zyxp + one.ridge_zyxj)) for one in systems])
+    gain_cs = (2 * fsc_cs / (1 + fsc_cs)).to(kept_cs) / kept_cs[:, :shells, 0].clamp(min=1e-3)
+    return Merged(whole.solve(ridge_csj), gain_cs, half_hczyx)
 
 
 def _smooth(fsc_s: np.ndarray) -> torch.Tensor:

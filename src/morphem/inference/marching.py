@@ -210,9 +210,13 @@ class March:
         """
         whole, mask = model.on(self._box), torch.from_numpy(mask_zyx).to(model.device)
         map_cjzyx = whole.volume.map_czyx.unflatten(0, (model.classes, -1)).clone()
-        shared_zyx = torch.from_numpy(self.consensus.map_zyx).to(model.device)
+        shared_zyx = torch.from_numpy(self.consensus.within_zyx).to(model.device)
+        if not self.consensus.masked:
+            map_cjzyx *= mask
         map_cjzyx[:, 0] += shared_zyx - cubes.lowpass(shared_zyx, model.volume.radius)
-        return whole.with_maps(map_cjzyx.flatten(0, 1) * ((mask > 0) if self.consensus.masked else mask))
+        if self.consensus.masked:
+            map_cjzyx *= mask > 0
+        return whole.with_maps(map_cjzyx.flatten(0, 1))
 
     def _climbed(self, model: Model, radii: Iterable[float]) -> tuple[Model, Images]:
         """The model, and the images with the noise that it leaves."""

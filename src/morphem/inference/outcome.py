@@ -10,7 +10,7 @@ import torch
 
 from morphem.data.dataset import Dataset
 from morphem.errors import NoResultError
-from morphem.inference.abinitio import TURNED_RAD, State, reach
+from morphem.inference.abinitio import AGREE_DEG, TURNED_RAD, State, reach
 from morphem.inference.candidates import AtCandidates, Candidates
 from morphem.inference.consensus import merged
 from morphem.inference.consensus import start as consensus_of
@@ -30,8 +30,6 @@ from morphem.run import Run
 
 SURE = 4.0
 """Standard errors by which held-out images must prefer a map to its amplitudes with random phases."""
-AGREE_DEG = 30.0
-"""Two starts that found one structure differ by less, in the median."""
 LEAST_CYCLES = 3.0
 """Across the particle, up to which half-maps must agree."""
 COLLAPSED = 0.1
@@ -59,7 +57,7 @@ def by_class(
     for rows in dataset.halves(run.seed):
         sums.append(NormalEquations(dataset.lattice, classes=classes, device=dataset.device))
         sweep(whitened, rows, 500, estep, sums[-1], None, ImageModel(), "Back-projecting classes")
-    map_czyx = merged(*sums)[0] * (consensus.mask_zyx if consensus.masked else 1)
+    map_czyx = merged(*sums).maps() * (consensus.mask_zyx if consensus.masked else 1)
     weights = Subspaces(classes, 0, 0.0)
     count_c = torch.bincount(best.class_nh[:, 0], minlength=classes)
     weights.prior_h = (count_c + 1.0).double() / (len(best) + classes)

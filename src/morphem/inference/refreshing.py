@@ -25,7 +25,7 @@ from morphem.physics import cube as cubes
 from morphem.physics.rotations import distance_rad
 from morphem.run import Run
 
-CENTRES, DIMENSIONS = 12, 4
+CENTRES, DIMENSIONS = 16, 6
 """How many maps are searched, and of how many dimensions of z they are the centres."""
 CANDIDATES = (4, 2, 1)
 """That an image keeps after the search, and after each round of steps."""

@@ -66,10 +66,10 @@ def reconstruct_windows(
             held = rows[part_nw[rows].any(1)]
             sums.append(NormalEquations(dataset.lattice, classes=part_nw.shape[1], device=dataset.device))
             sweep(dataset, held, 200, Weighted(part_nw), sums[-1], None, ImageModel(), "Back-projecting")
-        map_wzyx, half_hwzyx = merged(*sums)
+        both = merged(*sums)
         count_w = part_nw.sum(0) ** 2 / (part_nw**2).sum(0).clip(1e-12)
-        for number, map_zyx in enumerate(map_wzyx):
-            yield Window(map_zyx, half_hwzyx[:, number], float(count_w[number]))
+        for number, map_zyx in enumerate(both.maps()):
+            yield Window(map_zyx, both.half_hczyx[:, number], float(count_w[number]))
 
 
 def triangles(z_n: np.ndarray, count: int, low: float = 3.0, high: float = 97.0) -> np.ndarray:

@@ -56,7 +56,7 @@ class Config:
     shift: float = 0.05
     """Largest shift of a particle that is searched, as a share of the box; refinement may go further."""
     starts: int = 4
-    """Random starts; the one that explains held-out images best goes on."""
+    """Random starts; the one that explains held-out images best goes on. Eight more where no two agree."""
     schedule: Literal["default", "short"] = "default"
     """Sweeps of a start: short ones take half, and fail more often on few images or preferred views."""
     classes: Annotated[int, Parameter(alias=["-K"])] = 1

@@ -1,7 +1,7 @@
 """Weighted back-projection: one map from all images at known poses.
 
-Assumes that nothing moves. V(k) = Σ a y / (Σ a² + 1/τ), a = CTF/σ, with the prior's signal power τ per shell taken
-from the Fourier shell correlation of two half-maps (Scheres, J. Mol. Biol. 415, 406 (2012)).
+Assumes that nothing moves. V(k) = C(|k|) Σ a y / (Σ a² + T(|k|)), a = CTF/σ; C and T filter by the Fourier shell
+correlation of two half-maps (Scheres, J. Mol. Biol. 415, 406 (2012)), and C brings shells to scale.
 """
 
 from dataclasses import dataclass

@@ -112,12 +112,28 @@ def coarse_box(radius: float, box: int) -> int:
 
 def lowpass(map_czyx: torch.Tensor, radius: float) -> torch.Tensor:
     """Maps without what lies beyond a Fourier radius."""
+    return _times(map_czyx, _frequency(map_czyx) <= radius)
+
+
+def filtered(map_czyx: torch.Tensor, gain_cs: torch.Tensor) -> torch.Tensor:
+    """Maps times a gain of every shell, linear between them, and of the last one beyond."""
+    radius_zyx, last = _frequency(map_czyx), gain_cs.shape[1] - 1
+    below_zyx = radius_zyx.long().clamp(max=last - 1)
+    part_zyx = (radius_zyx - below_zyx).clamp(max=1)
+    return _times(map_czyx, torch.lerp(gain_cs[:, below_zyx], gain_cs[:, below_zyx + 1], part_zyx))
+
+
+def _frequency(map_czyx: torch.Tensor) -> torch.Tensor:
+    """|k| of every sample of the maps' `rfftn`."""
     side = map_czyx.shape[-1]
     k_z = torch.fft.fftfreq(side, 1 / side, device=map_czyx.device)
     k_x = torch.arange(side // 2 + 1, device=map_czyx.device)
-    near_zyx = k_z[:, None, None] ** 2 + k_z[:, None] ** 2 + k_x**2 <= radius**2
-    spectrum_czyx = torch.fft.rfftn(map_czyx, dim=(-3, -2, -1)) * near_zyx
-    return torch.fft.irfftn(spectrum_czyx, s=(side,) * 3, dim=(-3, -2, -1))
+    return (k_z[:, None, None] ** 2 + k_z[:, None] ** 2 + k_x**2).sqrt()
+
+
+def _times(map_czyx: torch.Tensor, gain_zyx: torch.Tensor) -> torch.Tensor:
+    spectrum_czyx = torch.fft.rfftn(map_czyx, dim=(-3, -2, -1)) * gain_zyx
+    return torch.fft.irfftn(spectrum_czyx, s=map_czyx.shape[-3:], dim=(-3, -2, -1))
 
 
 def interpolation_window(box: int, padding: int) -> torch.Tensor:
