@@ -13,6 +13,7 @@ from morphem.data.dataset import Dataset
 from morphem.inference.esteps import Known
 from morphem.inference.msteps import NormalEquations
 from morphem.inference.settings import NetworkSettings
+from morphem.inference.solving import System
 from morphem.inference.sweep import sweep
 from morphem.io.mrc import write_map
 from morphem.models.field import FieldVolume
@@ -149,10 +150,16 @@ def merged(whole: NormalEquations, other: NormalEquations) -> Merged:
     whole.merge(other)
     ridge_csj = whole.shell_weight_csj()
     ridge_csj[:, :shells] *= ((1 - fsc_cs) / (2 * fsc_cs)).clamp(max=1)[..., None].to(ridge_csj)
-    systems = [whole.system(c, ridge_sj) for c, ridge_sj in enumerate(ridge_csj)]
-    kept_cs = torch.stack([whole.shell_mean(one.matrix_zyxp / (one.matrix_zyxp + one.ridge_zyxj)) for one in systems])
-    gain_cs = (2 * fsc_cs / (1 + fsc_cs)).to(kept_cs) / kept_cs[:, :shells, 0].clamp(min=1e-3)
+    kept_cs = torch.stack([_kept(whole, whole.system(c, ridge_sj)) for c, ridge_sj in enumerate(ridge_csj)])
+    gain_cs = (2 * fsc_cs / (1 + fsc_cs)).to(kept_cs) / kept_cs[:, :shells]
     return Merged(whole.solve(ridge_csj), gain_cs, half_hczyx)
+
+
+def _kept(whole: NormalEquations, system: System) -> torch.Tensor:
+    """Mean of W/(W + T) over every shell (s), of voxels by W: those that no image has reached are not to count."""
+    weight_zyx1 = system.matrix_zyxp
+    kept_s1 = whole.shell_mean(weight_zyx1**2 / (weight_zyx1 + system.ridge_zyxj).clamp(min=1e-30))
+    return (kept_s1 / whole.shell_mean(weight_zyx1).clamp(min=1e-30))[:, 0].clamp(min=1e-3)
 
 
 def _smooth(fsc_s: np.ndarray) -> torch.Tensor:
