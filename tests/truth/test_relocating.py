@@ -135,6 +135,8 @@ def test_good_poses_stay_near(tmp_path):
     ensemble = fit("backproject", dataset, config, Run(tmp_path / "run", Compute()))
     scores = evaluate(ensemble, tmp_path / "set")
     assert scores["rotation_error_median_deg"] < 2 and scores["shift_error_A"] < 1e-3
+    told = [line for line in (ensemble.folder / "run.log").read_text().splitlines() if "Poses refined" in line]
+    assert len(told) == 3 and all("pixels" not in line for line in told)
 
 
 def test_halves_refine_their_poses_apart(misplaced, tmp_path):

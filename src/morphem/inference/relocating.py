@@ -96,13 +96,24 @@ def relocated(dataset: Dataset, model: Model, doubt: Doubt, refine: str, run: Ru
     order_n, table = np.argsort(index_n), dataset.particles
     shift_A_n2 = shift_n2[order_n] * table.pixel_A_n[:, None]
     doubt = _doubted(doubt, alone_np, cov_npp, refine)
+    run.log(_told(doubt, moved_np, refine))
+    return dataclasses.replace(dataset, particles=table.with_poses(rotation_n33[order_n], shift_A_n2)), doubt
+
+
+def _told(doubt: Doubt, moved_np: np.ndarray, refine: str) -> str:
+    """How far poses have gone, and how wrong the images say that they were."""
     turned_n, moved_n = (np.linalg.norm(moved_np[:, part], axis=1) for part in (slice(3), slice(3, 5)))
-    run.log(
-        f"Poses refined: turned by {np.degrees(np.median(turned_n)):.2f}° and moved by {np.median(moved_n):.2f} pixels"
-        f" in the median; by the images those given err by {np.degrees(doubt.turn):.2f}° and {doubt.move:.2f} pixels"
+    gone, wrong = [], []
+    if refine != "shift":
+        gone.append(f"turned by {np.degrees(np.median(turned_n)):.2f}°")
+        wrong.append(f"{np.degrees(doubt.turn):.2f}°")
+    if refine != "rotation":
+        gone.append(f"moved by {np.median(moved_n):.2f} pixels")
+        wrong.append(f"{doubt.move:.2f} pixels")
+    return (
+        f"Poses refined: {' and '.join(gone)} in the median; by the images those given err by {' and '.join(wrong)}"
         " along each axis"
     )
-    return dataclasses.replace(dataset, particles=table.with_poses(rotation_n33[order_n], shift_A_n2)), doubt
 
 
 def _found(place: Place, sigma_p: torch.Tensor, refine: str, scale: float) -> tuple[np.ndarray, ...]:
