@@ -89,6 +89,8 @@ def _apart(
     both = 0.5 * (first.volume.map_czyx + second.volume.map_czyx)
     volume = LinearVolume.of(both, first.volume.radius, first.volume.padding)
     dataset = dataclasses.replace(dataset, particles=_mixed(one_set.particles, other_set.particles, halves[1]))
+    if settings.refine_poses != "none":
+        start(dataset, run, settings.mask)
     return dataset, dataclasses.replace(first, volume=volume), first_found.with_rows_of(second_found, halves[1])
 
 

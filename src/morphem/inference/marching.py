@@ -86,11 +86,11 @@ class March:
 
     def whitened(self, dataset: Dataset, model: Model) -> Dataset:
         """Images at other poses whitened by the noise that a model leaves in these."""
-        return dataset.with_noise(self._whitened(self.everything, model).dataset.noise_gs)
+        return dataset.with_noise(self._by_noise_of(self.everything, model).dataset.noise_gs)
 
     def settled(self, model: Model, sweeps: int) -> Model:
         """After some sweeps at its radius, with all images."""
-        images = self._whitened(self.everything, model).within(model.volume.radius)
+        images = self._by_noise_of(self.everything, model).within(model.volume.radius)
         return Climb(self.run, self.mask(model), None, self.part)(images, model, sweeps)
 
     @cached_property
@@ -197,11 +197,11 @@ class March:
         """
         model, images = self._climbed(model, self._steps(model.volume.radius, self.largest))
         every = dataclasses.replace(images, halves=self.everything.halves)
-        every, mask_zyx = self._whitened(every, model.at(self.largest, self._box)), self.mask(model)
+        every, mask_zyx = self._by_noise_of(every, model.at(self.largest, self._box)), self.mask(model)
         climb = Climb(self.run, mask_zyx, None, self.part)
         model = climb(every.within(self.largest), model, self.settings.sweeps)
         model = self._completed(splitting.by_size(model), mask_zyx)
-        return model, self._whitened(every, model).dataset
+        return model, self._by_noise_of(every, model).dataset
 
     def _completed(self, model: Model, mask_zyx: np.ndarray) -> Model:
         """On the images' grid; beyond the radius, where nothing tells classes apart, each is the consensus.
@@ -222,13 +222,13 @@ class March:
         """The model, and the images with the noise that it leaves."""
         climb, images = Climb(self.run, self.mask(model), self.held_out, self.part), self.images
         for number, radius in enumerate(radii):
-            images = self._whitened(images, model.at(radius, self._box))
+            images = self._by_noise_of(images, model.at(radius, self._box))
             seen = images.some(SEEN_AT_START * 2**number, self.run.seed)
             model = climb(seen.within(radius), model, self.settings.sweeps)
         return model, images
 
-    def _whitened(self, images: Images, model: Model) -> Images:
-        """By the noise that a model leaves in some of them."""
+    def _by_noise_of(self, images: Images, model: Model) -> Images:
+        """Whitened by the noise that a model leaves in some of them."""
         some = images.some(NOISE_IMAGES, self.run.seed)
         return images.with_noise(remaining_noise(some.within(model.volume.radius), model))
 

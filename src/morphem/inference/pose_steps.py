@@ -47,6 +47,9 @@ class Place:
     bend_bpp: torch.Tensor
     """Half of its curvature."""
 
+    def cpu(self) -> "Place":
+        return Place(**{f.name: getattr(self, f.name).cpu() for f in dataclasses.fields(self)})
+
     def where(self, better_b: torch.Tensor, other: "Place") -> "Place":
         """The other's rows where they are better."""
         pairs = {f.name: (getattr(other, f.name), getattr(self, f.name)) for f in dataclasses.fields(self)}

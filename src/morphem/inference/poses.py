@@ -4,7 +4,6 @@ Axes: b images, n all images, h hypotheses (one). x_image = exp([ω]×) R₀ x_m
 """
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,10 +11,10 @@ import torch
 from morphem.data.dataset import Dataset, Observed
 from morphem.inference.esteps import EStep, Hypotheses
 from morphem.inference.rows import Rows
+from morphem.inference.settings import REFINE
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import Volume
 
-REFINE = Literal["none", "shift", "rotation", "both"]
 TURN_STEP, MOVE_STEP = 1e-3, 1e-2
 """Adam's steps, in radians and pixels."""
 TURN_PRIOR, MOVE_PRIOR = np.radians(3.0), 1.0

@@ -21,12 +21,11 @@ from morphem.inference.consensus import Consensus, residual_noise
 from morphem.inference.expectation import Model, chunk
 from morphem.inference.marching import March
 from morphem.inference.pose_steps import FREE, Place, climb, with_slopes
+from morphem.inference.poses import MOVE_PRIOR, TURN_PRIOR
 from morphem.inference.subspaces import Subspaces
 from morphem.models.image_model import ImageModel
 from morphem.run import Run, progress
 
-TURN_RAD, MOVE_PX = np.radians(3.0), 1.0
-"""σ at the start."""
 LEAST = 1e-4
 """σ, in radians and pixels: what is smaller is none."""
 EM_ROUNDS = 50
@@ -38,8 +37,8 @@ TIMES, SWEEPS = 3, 2
 class Doubt:
     """σ of the given poses: along each axis of rotation, in radians, and along x and y, in pixels."""
 
-    turn: float = TURN_RAD
-    move: float = MOVE_PX
+    turn: float = TURN_PRIOR
+    move: float = MOVE_PRIOR
 
     @property
     def sigma_5(self) -> np.ndarray:
@@ -88,7 +87,7 @@ def relocated(dataset: Dataset, model: Model, doubt: Doubt, refine: str, run: Ru
                 row = (class_b == c).nonzero()[:, 0].numpy()
                 if len(row):
                     place = climb(observed.on(volume.box)[row], slope, free=refine, sigma_p=sigma_p)
-                    parts.append((observed.index_b[row], *_found(place, sigma_p, refine, scale)))
+                    parts.append((observed.index_b[row], *_found(place.cpu(), sigma_p, refine, scale)))
             bar.advance(len(observed))
     index_n, rotation_n33, shift_n2, moved_np, alone_np, cov_npp = (
         np.concatenate(part) for part in zip(*parts, strict=True)
@@ -132,7 +131,7 @@ def _found(place: Place, sigma_p: torch.Tensor, refine: str, scale: float) -> tu
     pixels_5 = torch.tensor([1, 1, 1, 1 / scale, 1 / scale], dtype=torch.float64)
     cov_bpp = cov_bpp[:, :5, :5] * pixels_5 * pixels_5[:, None]
     pose = orthonormal(place.rotation_b33.double()), place.shift_b2.double() / scale
-    return tuple(part.cpu().numpy() for part in (*pose, moved_bp * pixels_5, alone_bp * pixels_5, cov_bpp))
+    return tuple(part.numpy() for part in (*pose, moved_bp * pixels_5, alone_bp * pixels_5, cov_bpp))
 
 
 def _doubted(doubt: Doubt, alone_np: np.ndarray, cov_npp: np.ndarray, refine: str) -> Doubt:

@@ -1,4 +1,4 @@
-"""Settings that network methods share: flags, YAML keys and documentation rows. Nothing heavy is imported."""
+"""Settings that methods share: flags, YAML keys and documentation rows. Nothing heavy is imported."""
 
 import math
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ AT_LEAST_0 = ("march_epochs", "map_every", "beta")
 FEWEST_IMAGES = 20
 """That halves of halves, and images held out of those, can be made of."""
 POSITIVE = ("learning_rate", "checkpoint_minutes", "latent_rate")
+REFINE = Literal["none", "shift", "rotation", "both"]
+"""Which part of the given poses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class NetworkSettings:
     """Largest Fourier radius, in Fourier pixels; all up to box/2 - 1 by default."""
     march_epochs: int = 0
     """Epochs in which the radius rises from a half to the whole: faster, and a little less exact in few epochs."""
-    refine_poses: Literal["none", "shift", "rotation", "both"] = "none"
+    refine_poses: REFINE = "none"
     """Which part of the poses to refine by gradient, from the second epoch."""
     mask: Path | None = None
     """Solvent mask (.mrc, 0 to 1): every map but the raw half-maps is multiplied by it."""
@@ -111,7 +113,7 @@ class LinearSettings:
     """Solvent mask (.mrc, 0 to 1); by default one is made around the maps and where they differ."""
     free_contrast: Annotated[bool, Parameter(negative="")] = False
     """Every image has a contrast of its own, which is integrated out."""
-    refine_poses: Literal["none", "shift", "rotation", "both"] = "none"
+    refine_poses: REFINE = "none"
     """Which part of the poses to refine, about those given; how far they may go the images say."""
     halves: Annotated[bool, Parameter(negative="")] = False
     """Fit two half-sets that share nothing; every image keeps the latents of its own, brought into one frame."""

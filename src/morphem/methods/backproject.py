@@ -6,7 +6,6 @@ correlation of two half-maps (Scheres, J. Mol. Biol. 415, 406 (2012)), and C bri
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from morphem.ensemble import Ensemble, save
 from morphem.errors import InputError
 from morphem.inference.consensus import Consensus, reconstruct
 from morphem.inference.relocating import with_map
+from morphem.inference.settings import REFINE
 from morphem.physics.rotations import point_group, refuse_other_groups
 from morphem.run import Run
 
@@ -38,7 +38,7 @@ class Config:
     """How much finer than the images the Fourier cube is."""
     mask: Path | None = None
     """Solvent mask (.mrc, 0 to 1) for the FSC; the map is multiplied by it, the half-maps are not."""
-    refine_poses: Literal["none", "shift", "rotation", "both"] = "none"
+    refine_poses: REFINE = "none"
     """Which part of the poses to refine against the map; how far they may go the images say."""
     symmetry: str = "C1"
     """Point group of the map about z: C1, C2, …, D2, … or O. The images are used once for every element of it."""
