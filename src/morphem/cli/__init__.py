@@ -46,6 +46,7 @@ COMMANDS = {
         "demo": "Simulate a moving molecule, fit it, analyse it and write a report: the whole program in two minutes.",
         "simulate": "Make particle images of a molecule that moves, with the truth beside them.",
         "analyze": "PCA, UMAP, k-means density maps and traversals of a run, plots and a report.",
+        "validate": "Ask whether a run is to be believed, without knowing the truth: a verdict with its reasons.",
         "evaluate": "Score a run against the truth it was simulated from.",
     },
     "decoding": {

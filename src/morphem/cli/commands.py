@@ -13,6 +13,7 @@ from morphem.cli.fit import COMPUTE, fit_method, flat
 from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate as write_simulation
 from morphem.ensemble import Ensemble
+from morphem.evaluation.validation import Validation
 from morphem.run import Compute, Output, progress
 
 OVERWRITE = Annotated[bool, Parameter(negative="")]
@@ -91,6 +92,35 @@ def evaluate(
         print(
             f"{name:<34}{f'{value:.4f}' if isinstance(value, float) else 'not available' if value is None else value}"
         )
+
+
+def validate(
+    run: Path,
+    *,
+    settings: Annotated[Validation, flat("Validation", 1)] = Validation(),  # noqa: B008
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    compute: Annotated[Compute, COMPUTE] = Compute(),  # noqa: B008
+) -> None:
+    """Ask whether a run is to be believed, without knowing the truth: a verdict with its reasons.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    as_json
+        Print one line of JSON.
+    """
+    from morphem.evaluation.validation import validate as judge
+
+    ensemble = Ensemble.open(run)
+    ensemble.volume.to(compute.apply())
+    told = judge(ensemble, settings, compute)
+    if as_json:
+        print(json.dumps(told))
+        return
+    for check in told["checks"]:
+        print(f"{check['verdict']:<12}{check['title']}: {check['sentence']}")
+    print(f"\nVerdict: {told['verdict']}. {told['sentence']}")
 
 
 def demo(

@@ -181,6 +181,13 @@ class Dataset:
         """The same images, whitened by another spectrum."""
         return dataclasses.replace(self, noise_gs=noise_gs)
 
+    def take(self, rows: np.ndarray) -> "Dataset":
+        """Some of the images, whitened as they are; the source is still that of all."""
+        particles = self.particles.take(rows)
+        packed_nk = None if self.packed_nk is None else self.packed_nk[torch.as_tensor(rows)]
+        images = Images(particles, self.source.contrast)
+        return dataclasses.replace(self, particles=particles, images=images, packed_nk=packed_nk)
+
     def noise_times(self, power_gs: torch.Tensor) -> torch.Tensor:
         """σ² with the first shells multiplied by what whitened residuals have left of it."""
         noise_gs = self.noise_gs.clone()
@@ -225,18 +232,25 @@ class Dataset:
         """One batch of the rows given."""
         return next(self.batches(len(index_b), np.asarray(index_b)))
 
+    def transfer(self, index_b: np.ndarray, defocus_A: float = 0.0) -> torch.Tensor:
+        """CTF/σ of some images, (b, k), at defoci that much larger; 1/σ where there is no CTF."""
+        table, whitener_bk = self.particles, self.whitener(index_b)
+        if table.ctf is None:
+            return whitener_bk
+        parameters = table.ctf.take(index_b).at_defocus(defocus_A)
+        return ctf(parameters, table.pixel_A_n[index_b], self.lattice.k_k2, self.box) * whitener_bk
+
+    def whitener(self, index_b: np.ndarray) -> torch.Tensor:
+        """1/σ, (b, k)."""
+        sigma_bs = self.noise_gs[torch.as_tensor(self.particles.optics_n[index_b])].sqrt().float()
+        return (1 / sigma_bs)[:, torch.as_tensor(self.lattice.shell_k)]
+
     def _observe(self, index_b: np.ndarray, sample_bk: torch.Tensor) -> Observed:
         table = self.particles
-        sigma_bs = self.noise_gs[torch.as_tensor(table.optics_n[index_b])].sqrt().float()
-        whitener_bk = (1 / sigma_bs)[:, torch.as_tensor(self.lattice.shell_k)]
-        ctf_bk = whitener_bk
-        if table.ctf is not None:
-            pixel_A_b = table.pixel_A_n[index_b]
-            ctf_bk = ctf(table.ctf.take(index_b), pixel_A_b, self.lattice.k_k2, self.box) * whitener_bk
         return Observed(
             self.lattice,
-            sample_bk * whitener_bk,
-            ctf_bk,
+            sample_bk * self.whitener(index_b),
+            self.transfer(index_b),
             torch.as_tensor(table.rotation_n33[index_b]).float(),
             torch.as_tensor(table.shift_A_n2[index_b] / table.pixel_A_n[index_b, None]).float(),
             torch.as_tensor(self.pixel_A / table.pixel_A_n[index_b]).float(),

@@ -61,6 +61,8 @@ class Simulation:
     """Root-mean-square error of the tabulated rotations in degrees."""
     shift_error: float = 0.0
     """Standard deviation of the error of the tabulated shifts along x and y in pixels."""
+    defocus_error: float = 0.0
+    """Standard deviation of the error of the tabulated defoci in Å."""
     junk: float = 0.0
     """Fraction of images that do not show the molecule."""
     junk_kind: Literal["noise", "molecule"] = "noise"
@@ -92,6 +94,7 @@ class Simulation:
         yield 0 <= self.contrast_spread < np.inf, f"--contrast-spread {self.contrast_spread}: expected 0 or more"
         yield 0 <= self.rotation_error < np.inf, f"--rotation-error {self.rotation_error}: expected 0 or more degrees"
         yield 0 <= self.shift_error < np.inf, f"--shift-error {self.shift_error}: expected 0 or more pixels"
+        yield 0 <= self.defocus_error < np.inf, f"--defocus-error {self.defocus_error}: expected 0 or more Å"
         yield 0 <= self.junk < 1, f"--junk {self.junk}: expected a fraction from 0 to less than 1"
 
     def random(self, stream: str, *index: int) -> np.random.Generator:
@@ -162,3 +165,10 @@ def tabulated_poses(config: Simulation, truth: Truth) -> tuple[np.ndarray, np.nd
     rng, deviation_rad = config.random("error"), np.radians(config.rotation_error) / np.sqrt(3)
     turn_n33 = rotations.about(rng.normal(0, deviation_rad, (config.images, 3)))
     return turn_n33 @ truth.rotation_n33, truth.shift_n2 + rng.normal(0, config.shift_error, (config.images, 2))
+
+
+def tabulated_ctf(config: Simulation, truth: Truth) -> CtfParameters | None:
+    """What the table gives: the defoci U and V of an image share their error."""
+    if truth.ctf is None or not config.defocus_error:
+        return truth.ctf
+    return truth.ctf.at_defocus(config.random("defocus").normal(0, config.defocus_error, config.images))

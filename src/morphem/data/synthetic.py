@@ -15,7 +15,7 @@ from morphem.config import to_plain, write_yaml
 from morphem.data import molecules
 from morphem.data.gaussians import Gaussians
 from morphem.data.particles import Particles
-from morphem.data.simulation import Simulation, Truth, draw, tabulated_poses
+from morphem.data.simulation import Simulation, Truth, draw, tabulated_ctf, tabulated_poses
 from morphem.errors import InputError
 from morphem.io import mrc
 from morphem.io.files import refuse_file, replacing_folder
@@ -175,7 +175,7 @@ def _particles(config: Simulation, truth: Truth, stack: Path) -> Particles:
         pixel_A_n=np.full(config.images, config.pixel_size),
         rotation_n33=rotation_n33,
         shift_A_n2=shift_n2 * config.pixel_size,
-        ctf=truth.ctf,
+        ctf=tabulated_ctf(config, truth),
         optics_n=none_n,
         optics_names=("opticsGroup1",),
         stacks=(stack,),

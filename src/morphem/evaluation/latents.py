@@ -61,6 +61,19 @@ def _ranks(from_mq: np.ndarray, to_nq: np.ndarray) -> np.ndarray:
     return rank_mn
 
 
+def information_imbalance(from_nq: np.ndarray, to_nq: np.ndarray, neighbours: int = 30) -> float:
+    """Δ = (2/n) · mean rank in `to` of the nearest neighbours in `from`: 1 without information, (k + 1)/n with all.
+
+    Columns of `to` are put on one scale. Source: A. Glielmo et al., PNAS Nexus 1, pgac039 (2022).
+    """
+    scale_q, ranks = np.maximum(to_nq.std(0), 1e-12), []
+    for start in range(0, len(from_nq), BLOCK):
+        block = slice(start, start + BLOCK)
+        near_mk = np.argsort(cdist(from_nq[block], from_nq), axis=1, kind="stable")[:, 1 : neighbours + 1]
+        ranks.append(np.take_along_axis(_ranks(to_nq[block] / scale_q, to_nq / scale_q), near_mk, axis=1))
+    return float(2 * np.concatenate(ranks).mean() / len(from_nq))
+
+
 def clusters(z_nq: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """Labels of k-means on z; fewer where there are fewer distinct z."""
     count = min(count, len(np.unique(z_nq, axis=0)))

@@ -49,18 +49,24 @@ def _loss(observed: Observed, estep: EStep, volume: Volume) -> np.ndarray:
 
 
 def judge(run: Run, part: str) -> None:
-    """Say whether training has converged: the last epoch brought less than a hundredth of what all have brought."""
+    """Say whether training has converged."""
     losses = [line["held_out"] for line in run.history() if line.get("part", "") == part and "held_out" in line]
-    if len(losses) < 2:
-        return
+    if len(losses) > 1:
+        at_rest, verdict = converged(losses)
+        (run.log if at_rest else run.notice)(f"{part}: {verdict}" if part else verdict)
+
+
+def converged(losses: list[float]) -> tuple[bool, str]:
+    """Whether the last epoch brought less than a hundredth of what all have brought, and was no worse than another."""
     gained, last, lost = losses[0] - losses[-1], losses[-2] - losses[-1], losses[-1] - min(losses)
     numbers = f"held-out loss {losses[0]:.4f} after the first epoch, {losses[-2]:.4f}, {losses[-1]:.4f} after the last"
     if gained <= 0:
-        verdict = f"Not converged: nothing has been learnt that held-out images share ({numbers})"
-    elif lost > 0.05 * gained:
-        verdict = f"Not converged, but past the best: held-out images have fitted better before ({numbers})"
-    elif last > 0.01 * gained:
-        verdict = f"Not converged: held-out images fit better with every epoch ({numbers}); --resume with more --epochs"
-    else:
-        verdict = f"Converged: {numbers}"
-    (run.log if verdict.startswith("Converged") else run.notice)(f"{part}: {verdict}" if part else verdict)
+        return False, f"Not converged: nothing has been learnt that held-out images share ({numbers})"
+    if lost > 0.05 * gained:
+        return False, f"Not converged, but past the best: held-out images have fitted better before ({numbers})"
+    if last > 0.01 * gained:
+        return (
+            False,
+            f"Not converged: held-out images fit better with every epoch ({numbers}); --resume with more --epochs",
+        )
+    return True, f"Converged: {numbers}"

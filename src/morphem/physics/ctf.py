@@ -27,6 +27,10 @@ class CtfParameters:
         """The rows at `index`."""
         return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def at_defocus(self, more_A: float | np.ndarray) -> "CtfParameters":
+        """The same at defoci that much larger, U and V alike."""
+        return replace(self, defocus_u_A_n=self.defocus_u_A_n + more_A, defocus_v_A_n=self.defocus_v_A_n + more_A)
+
     def __len__(self) -> int:
         return len(self.defocus_u_A_n)
 

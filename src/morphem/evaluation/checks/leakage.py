@@ -1,0 +1,90 @@
+"""Does z know what it should not: the view, the shift, the defocus, the contrast, the micrograph, the optics group?
+
+    R² of z predicted, in five folds, from each of these by its 50 nearest neighbours or by ridge regression, and
+    Δ(z → it) = (2/N) mean rank in it of the nearest neighbours in z: 1 without information, near 0 with all of it
+
+The contrast is measured on samples that do not place the image. Source: A. Glielmo et al., PNAS Nexus 1, pgac039
+(2022).
+Axes: n images, q latent, f features.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from morphem.data.particles import Particles
+from morphem.evaluation.checks.junk import probabilities
+from morphem.evaluation.latents import information_imbalance
+from morphem.evaluation.validation import Check, Found, Subject, some
+
+TITLE = "z knows nothing of the imaging"
+REFITS = False
+ASKED = 2000
+FEW, MUCH = 0.1, 0.3
+"""R²: less is nothing, more is a leak."""
+NEIGHBOURS = 50
+
+
+def check(subject: Subject) -> Check:
+    if not subject.ensemble.latent_dim:
+        return Check.untold("There is no latent.")
+    row_n = some(np.arange(len(subject.ensemble)), ASKED, subject.run.seed)
+    z_nq, rng = subject.ensemble.z_nq[row_n].astype(float), np.random.default_rng(subject.run.seed)
+    known = dict(of_table(subject.images.particles.take(row_n)))
+    r2 = {name: predicted(value_nf, z_nq) for name, value_nf in known.items()} | {"contrast": _contrast(subject, row_n)}
+    chance = max(predicted(rng.permutation(value_nf), z_nq) for value_nf in known.values())
+    numbers = {name: value_nf for name, value_nf in known.items() if name in ("view", "shift", "defocus")}
+    imbalance = {name: information_imbalance(z_nq, value_nf) for name, value_nf in numbers.items()}
+    worst = max(r2, key=lambda name: r2[name])
+    plot = {"kind": "bars", "of": r2, "level": FEW, "x_title": "R² of z predicted", "imbalance": imbalance}
+    found = Found(r2[worst], unit=f"R² of z from the {worst}", plot=plot)
+    share = f"{100 * max(r2[worst], 0):.0f} % of z is predicted by the {worst}"
+    if r2[worst] < max(FEW, chance):
+        return Check("holds", "z tells nothing of view, shift, defocus, contrast or micrograph.", found)
+    if r2[worst] < MUCH:
+        return Check("doubtful", f"{share}: look whether states differ in it.", found)
+    return Check("fails", f"{share}: states may be differences of imaging, not of the molecule.", found)
+
+
+def of_table(particles: Particles) -> Iterator[tuple[str, np.ndarray]]:
+    """What the table says of each image, as columns (n, f)."""
+    yield "view", particles.rotation_n33.reshape(len(particles), 9)
+    yield "shift", particles.shift_A_n2
+    if particles.ctf is not None:
+        yield "defocus", (particles.ctf.defocus_u_A_n + particles.ctf.defocus_v_A_n)[:, None]
+    if particles.optics_n.max() > 0:
+        yield "optics group", np.eye(particles.optics_n.max() + 1)[particles.optics_n]
+    if particles.micrograph_n is not None and len(set(particles.micrograph_n)) < len(particles) / 5:
+        yield "micrograph", _codes(particles.micrograph_n)
+
+
+def _codes(name_n: np.ndarray) -> np.ndarray:
+    """Each micrograph far from all others, so that nearest neighbours are of the same one."""
+    return 1e3 * pd.factorize(name_n)[0][:, None].astype(float)
+
+
+def predicted(value_nf: np.ndarray, z_nq: np.ndarray) -> float:
+    """The larger R² of two regressions, over all of z's variance."""
+    folds = KFold(5, shuffle=True, random_state=0)
+    nearest = KNeighborsRegressor(n_neighbors=min(NEIGHBOURS, len(z_nq) // 5))
+    models = (make_pipeline(StandardScaler(), model) for model in (nearest, Ridge()))
+    left = min(((z_nq - cross_val_predict(model, value_nf, z_nq, cv=folds)) ** 2).sum() for model in models)
+    return float(1 - left / max(((z_nq - z_nq.mean(0)) ** 2).sum(), 1e-30))
+
+
+def _contrast(subject: Subject, row_n: np.ndarray) -> float:
+    """From the contrast that one half of the samples shows, the place that the other half gives; junk is left out."""
+    fit = subject.whole
+    seen = fit.seen(row_n)
+    shown_n = probabilities(seen.shown(fit.states))[0] < 0.5
+    contrast_n = seen.data_hnj[1, :, 0] / np.maximum(seen.gram_hnjj[1, :, 0, 0], 1e-30)
+    place_nj = seen.placed(fit.states, (0,))[:, 1:] * np.sqrt(fit.states.power_j)
+    if shown_n.sum() < 2 * NEIGHBOURS:
+        return 0.0
+    return predicted(np.clip(contrast_n, -3, 5)[shown_n, None], place_nj[shown_n])

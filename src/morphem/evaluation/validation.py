@@ -1,0 +1,213 @@
+"""`morphem validate`: should a run be believed? Checks that need no truth, each a page in `checks`, and one verdict.
+
+Axes: n images, e errors of imaging.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from cyclopts import Parameter
+
+from morphem.data.dataset import Dataset
+from morphem.ensemble import Ensemble
+from morphem.errors import InputError, nearest
+from morphem.evaluation.refits import Fit, of_run, refitted
+from morphem.evaluation.scores import Seen
+from morphem.io.files import replacing
+from morphem.run import Compute, Run
+
+Verdict = Literal["holds", "doubtful", "fails", "cannot tell"]
+WORST: tuple[Verdict, ...] = ("fails", "cannot tell", "doubtful", "holds")
+ASKED = 1000
+"""Images of either half that are asked, at most."""
+FOLDER = "validation"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Which checks to make, and how thoroughly."""
+
+    checks: tuple[str, ...] = ()
+    """Names of the checks to make; by default all."""
+    refit: Annotated[bool, Parameter(negative="--no-refit")] = True
+    """Fit the method again to halves, with other seeds and to simulated images; without, less can be told."""
+    images: int = 20_000
+    """Fit again to at most so many images in either half."""
+    seeds: int = 3
+    """How many seeds to compare."""
+
+    def __post_init__(self) -> None:
+        from morphem.evaluation.checks import CHECKS
+
+        for name in self.checks:
+            if name not in CHECKS:
+                raise InputError(f"--checks {name}: is not known.{nearest(name, list(CHECKS))}")
+        if self.images < 100:
+            raise InputError(f"--images {self.images}: expected 100 or more")
+        if self.seeds < 2:
+            raise InputError(f"--seeds {self.seeds}: expected 2 or more")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check measured."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """An interval of about 95 %, or the least and the largest of several."""
+    unit: str = ""
+    plot: dict[str, Any] = field(default_factory=dict)
+    """What to draw: `kind` bars (`of`: name -> number), curve (`x`, `y`) or curves (`x`, `of`), and titles of axes."""
+    of_images: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    """A number for every image."""
+
+    @classmethod
+    def mean(cls, mean: float, error: float, unit: str, plot: dict[str, Any] | None = None) -> "Found":
+        """A mean and twice its standard error."""
+        return cls(mean, mean - 2 * error, mean + 2 * error, unit, plot or {})
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check says, in a sentence for a biologist."""
+
+    verdict: Verdict
+    sentence: str
+    found: Found = Found()
+
+    @classmethod
+    def untold(cls, reason: str) -> "Check":
+        return cls("cannot tell", reason)
+
+    def told(self) -> dict[str, Any]:
+        """As plain values; what it says of every image is left out."""
+        numbers = {name: getattr(self.found, name) for name in ("value", "low", "high")}
+        plain = {name: None if value is None else float(value) for name, value in numbers.items()}
+        told = {"verdict": self.verdict, "sentence": self.sentence, **plain}
+        return told | {"unit": self.found.unit, "plot": self.found.plot}
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A run under examination, and what the checks share."""
+
+    ensemble: Ensemble
+    run: Run
+    settings: Validation
+
+    @cached_property
+    def images(self) -> Dataset:
+        """All images at the run's poses."""
+        return self.ensemble.refined_dataset()
+
+    @cached_property
+    def halves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the two half-sets."""
+        return np.flatnonzero(self.ensemble.half_n == 1), np.flatnonzero(self.ensemble.half_n == 2)
+
+    @cached_property
+    def whole(self) -> Fit:
+        """The run itself."""
+        return Fit(self.ensemble.volume, self.ensemble.z_nq, np.arange(len(self.ensemble)), self.images)
+
+    @cached_property
+    def fits(self) -> tuple[Fit, Fit]:
+        """The method fitted to either half alone."""
+        one, other = of_run(self.ensemble, self.images, self.halves) or (
+            self.again(f"half{number}", rows) for number, rows in enumerate(self.halves, start=1)
+        )
+        return one, other
+
+    def again(self, name: str, rows: np.ndarray, seed: int = 0, images: Dataset | None = None) -> Fit:
+        """The method fitted again to some of the rows."""
+        rows = some(rows, self.settings.images, self.run.seed)
+        compute = replace(self.run.compute, seed=self.run.seed + seed)
+        self.run.log(f"Fitting {len(rows):,} images again ({name})")
+        return refitted(self.ensemble, images or self.images, rows, self.run.folder / name, compute)
+
+    @cached_property
+    def unseen(self) -> list[tuple[Fit, np.ndarray, Seen]]:
+        """Either half's fit, with images of the other half."""
+        rows = [some(rows, ASKED, self.run.seed) for rows in reversed(self.halves)]
+        return [(fit, row_n, fit.seen(row_n)) for fit, row_n in zip(self.fits, rows, strict=True)]
+
+    @cached_property
+    def common(self) -> np.ndarray:
+        """Rows of both halves, which both fits place."""
+        return np.sort(np.concatenate([some(rows, ASKED, self.run.seed) for rows in self.halves]))
+
+    @cached_property
+    def seen_by_both(self) -> tuple[Seen, Seen]:
+        """These with the states of either half's fit."""
+        one, other = self.fits
+        return one.seen(self.common), other.seen(self.common)
+
+    @cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """φ (n, j) of these in either half's fit."""
+        (one, other), (seen, by_other) = self.fits, self.seen_by_both
+        return seen.placed(one.states), by_other.placed(other.states)
+
+
+def some(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """At most so many of the rows, ascending."""
+    return np.sort(np.random.default_rng([seed, 7]).permutation(rows)[:count])
+
+
+def mean_and_error(value_n: np.ndarray) -> tuple[float, float]:
+    return float(value_n.mean()), float(value_n.std(ddof=1) / np.sqrt(len(value_n)))
+
+
+def validate(ensemble: Ensemble, settings: Validation, compute: Compute) -> dict[str, Any]:
+    """Make the checks and write RUN/validation/; what validation.json says.
+
+    validation.json holds the verdict and the checks, particles.parquet a row for every image, half1/ and half2/ the
+    method fitted to half-sets. Errors: InputError where the images are not there any more.
+    """
+    from morphem.evaluation.checks import CHECKS, load
+
+    run = Run(ensemble.folder / FOLDER, compute)
+    subject, found = Subject(ensemble, run, settings), {}
+    for name in settings.checks or CHECKS:
+        page = load(name)
+        check = page.check(subject) if settings.refit or not page.REFITS else Check.untold(UNTOLD)
+        run.log(f"{page.TITLE}: {check.verdict}. {check.sentence}")
+        found[name] = check
+    verdict, sentence = whole_verdict(found)
+    checks = [{"name": name, "title": load(name).TITLE, **check.told()} for name, check in found.items()]
+    told = {"verdict": verdict, "sentence": sentence, "checks": checks}
+    with replacing(run.folder / "validation.json") as path:
+        path.write_text(json.dumps(told, indent=1))
+    _write_images(run, found, len(ensemble))
+    return told
+
+
+UNTOLD = "Not asked: it takes fitting again, which --no-refit forbids."
+
+
+def whole_verdict(found: dict[str, Check]) -> tuple[Verdict, str]:
+    """The worst of what decides, and its sentence; another check that fails leaves doubt."""
+    from morphem.evaluation.checks import DECISIVE
+
+    decisive = [check for name, check in found.items() if name in DECISIVE]
+    if not decisive:
+        return "cannot tell", f"None of the checks that decide was made ({', '.join(DECISIVE)})."
+    worst = min(decisive, key=lambda check: WORST.index(check.verdict))
+    if worst.verdict != "holds":
+        return worst.verdict, worst.sentence
+    if failed := [check for check in found.values() if check.verdict == "fails"]:
+        return "doubtful", failed[0].sentence
+    return "holds", "The differences between the states are real: images that no fit has seen show them."
+
+
+def _write_images(run: Run, found: dict[str, Check], images: int) -> None:
+    """particles.parquet: index and what the checks say of every image."""
+    columns = {name: value_n for check in found.values() for name, value_n in check.found.of_images.items()}
+    if columns:
+        with replacing(run.folder / "particles.parquet") as path:
+            pd.DataFrame({"index": np.arange(images), **columns}).to_parquet(path)
