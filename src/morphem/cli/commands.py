@@ -110,11 +110,14 @@ def validate(
     as_json
         Print one line of JSON.
     """
+    from morphem.analysis import verdicts
+    from morphem.evaluation.validation import FOLDER
     from morphem.evaluation.validation import validate as judge
 
     ensemble = Ensemble.open(run)
     ensemble.volume.to(compute.apply())
     told = judge(ensemble, settings, compute)
+    verdicts.draw(run / FOLDER)
     if as_json:
         print(json.dumps(told))
         return

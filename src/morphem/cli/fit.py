@@ -33,6 +33,7 @@ LEFT_BY_RUNS = (
     "particles_mirror.star",
     "checkpoints",
     "analysis",
+    "validation",
 )
 
 

@@ -93,45 +93,73 @@ def _logsumexp(log_nm: np.ndarray) -> np.ndarray:
 
 
 def gain_of_states(seen: Seen, states: States) -> np.ndarray:
-    """Σ over both ways of log Σ_m p(m | y₁) p(y₂ | m) − log p(y₂ | mean map), (n), in nats."""
+    """Σ over both ways of log Σ_m p(m | y₁) p(y₂ | m) − log p(y₂ | one map), (n), in nats.
+
+    The one map is the best that the states' mean and components can make for all these images alike.
+    """
     log_m, (one_nm, other_nm) = np.log(states.weight_m), (seen.log_likelihood(states.phi_mj, half) for half in (0, 1))
     apart_n = _logsumexp(one_nm + log_m) + _logsumexp(other_nm + log_m)
-    return 2 * _logsumexp(one_nm + other_nm + log_m) - apart_n - seen.recognised()
+    shown_n = 2 * _logsumexp(one_nm + other_nm + log_m) - apart_n
+    still = Amounts.fitted(seen, seen.components, np.zeros(len(seen.components)), np.zeros(len(seen.components), bool))
+    return shown_n - seen.recognised() - still.gain(seen)
 
 
-def gain_of_features(seen: Seen, which_j: np.ndarray, width_j: np.ndarray) -> np.ndarray:
-    """The same where features come in normal amounts of such standard deviations: in closed form, (n)."""
-    gram_hnjj, data_hnj = _about_mean(seen, which_j)
-    one_n, other_n = (_evidence(gram_hnjj[half], data_hnj[half], width_j) for half in (0, 1))
-    return 2 * _evidence(gram_hnjj.sum(0), data_hnj.sum(0), width_j) - one_n - other_n
+@dataclass(frozen=True, eq=False)
+class Amounts:
+    """What images have of some features: normal amounts, w ~ N(μ, D²), D diagonal; of width 0, the same amount each.
+
+    With G = ⟨A, A⟩, x = ⟨A, y − the mean's image⟩, Q = 1 + D G D and g = D (x − G μ)
+
+        log p(y) − log p(y | mean map) = μᵀx − ½ μᵀGμ + ½ gᵀQ⁻¹g − ½ log det Q
+    """
+
+    which_j: np.ndarray
+    mean_j: np.ndarray
+    width_j: np.ndarray
+
+    @classmethod
+    def fitted(cls, seen: Seen, which_j: np.ndarray, width_j: np.ndarray, free_j: np.ndarray) -> "Amounts":
+        """The likeliest means, and widths where they are free: means by least squares, widths by EM, by turns."""
+        gram_njj, data_nj = (value.sum(0) for value in _about_mean(seen, which_j))
+        mean_j = np.zeros(len(which_j))
+        for _ in range(SWEEPS if free_j.any() else 1):
+            mean_j = _common(gram_njj, data_nj, width_j)
+            q_njj = np.eye(len(width_j)) + width_j[:, None] * gram_njj * width_j
+            g_nj = width_j * (data_nj - gram_njj @ mean_j)
+            inverse_njj = np.linalg.inv(q_njj)
+            power_nj = np.einsum("njk,nk->nj", inverse_njj, g_nj) ** 2 + np.diagonal(inverse_njj, axis1=1, axis2=2)
+            width_j = np.where(free_j, width_j * np.sqrt(power_nj.mean(0)), width_j)
+        return cls(which_j, mean_j, width_j)
+
+    def gain(self, seen: Seen) -> np.ndarray:
+        """Σ over both ways of log p(y₂ | y₁) − log p(y₂ | mean map), (n)."""
+        gram_hnjj, data_hnj = _about_mean(seen, self.which_j)
+        one_n, other_n = (self._evidence(gram_hnjj[half], data_hnj[half]) for half in (0, 1))
+        return 2 * self._evidence(gram_hnjj.sum(0), data_hnj.sum(0)) - one_n - other_n
+
+    def _evidence(self, gram_njj: np.ndarray, data_nj: np.ndarray) -> np.ndarray:
+        shifted_nj = data_nj - gram_njj @ self.mean_j
+        q_njj = np.eye(len(self.width_j)) + self.width_j[:, None] * gram_njj * self.width_j
+        solved_nj = np.linalg.solve(q_njj, (shifted_nj * self.width_j)[..., None])[..., 0]
+        alike_n = 0.5 * (data_nj + shifted_nj) @ self.mean_j
+        return alike_n + 0.5 * ((shifted_nj * self.width_j * solved_nj).sum(1) - np.linalg.slogdet(q_njj)[1])
 
 
-def fitted_widths(seen: Seen, which_j: np.ndarray, width_j: np.ndarray, free_j: np.ndarray) -> np.ndarray:
-    """Standard deviations that make the images likeliest, by expectation-maximisation; those that are not free stay."""
-    gram_hnjj, data_hnj = _about_mean(seen, which_j)
-    gram_njj, data_nj = gram_hnjj.sum(0), data_hnj.sum(0)
-    for _ in range(SWEEPS):
-        cov_njj = np.linalg.inv(gram_njj + np.diag(width_j**-2.0))
-        mean_nj = np.einsum("njk,nk->nj", cov_njj, data_nj)
-        power_j = (mean_nj**2 + np.diagonal(cov_njj, axis1=1, axis2=2)).mean(0)
-        width_j = np.where(free_j, np.sqrt(power_j), width_j)
-    return width_j
+def _common(gram_njj: np.ndarray, data_nj: np.ndarray, width_j: np.ndarray) -> np.ndarray:
+    """μ by generalised least squares: Σ (G − G D Q⁻¹ D G) μ = Σ (x − G D Q⁻¹ D x)."""
+    scaled_njj = gram_njj * width_j
+    q_njj = np.eye(len(width_j)) + width_j[:, None] * scaled_njj
+    pull_njj = np.linalg.solve(q_njj, scaled_njj.swapaxes(1, 2))
+    normal_jj = (gram_njj - scaled_njj @ pull_njj).sum(0)
+    right_j = (data_nj - np.einsum("nkj,nk->nj", pull_njj, width_j * data_nj)).sum(0)
+    ridge_jj = 1e-9 * np.diag(np.diag(normal_jj)) + 1e-30 * np.eye(len(right_j))
+    return np.linalg.solve(normal_jj + ridge_jj, right_j)
 
 
 def _about_mean(seen: Seen, which_j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """⟨A, A⟩ of some features, and ⟨A, y − the mean's image⟩, of either half."""
     gram_hnjj = seen.gram_hnjj[:, :, which_j][..., which_j]
     return gram_hnjj, seen.data_hnj[..., which_j] - seen.gram_hnjj[..., which_j, 0]
-
-
-def _evidence(gram_njj: np.ndarray, data_nj: np.ndarray, width_j: np.ndarray) -> np.ndarray:
-    """½ gᵀQ⁻¹g − ½ log det Q of whitened features, Q = 1 + D G D, g = D⟨A, y⟩."""
-    q_njj, g_nj = np.eye(len(width_j)) + width_j[:, None] * gram_njj * width_j, data_nj * width_j
-    return 0.5 * (np.einsum("nj,nj->n", g_nj, np.linalg.solve(q_njj, g_nj[..., None])[..., 0]) - _log_det(q_njj))
-
-
-def _log_det(matrix_njj: np.ndarray) -> np.ndarray:
-    return np.linalg.slogdet(matrix_njj)[1]
 
 
 def _overlaps(

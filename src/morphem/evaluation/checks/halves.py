@@ -34,7 +34,8 @@ def check(subject: Subject) -> Check:
     state_ks, difference_ks = correlations((one.states, other.states), subject.places, states)
     voxel_A = subject.images.pixel_A * subject.images.box / one.states.volume.box
     state_A, difference_A = (resolutions(fsc_ks, voxel_A) for fsc_ks in (state_ks, difference_ks))
-    plot = _plot(state_ks, difference_ks, voxel_A * one.states.volume.box)
+    reach = int(one.states.volume.radius) + 1
+    plot = _plot(state_ks[:, :reach], difference_ks[:, :reach], voxel_A * one.states.volume.box)
     found = Found(np.median(state_A), state_A.min(), state_A.max(), "Å, resolution of the states", plot)
     told = f"{dimensions} direction{'' if dimensions == 1 else 's'} of motion"
     coarse_A, middle_A = 2 * voxel_A / COARSE, float(np.median(difference_A))

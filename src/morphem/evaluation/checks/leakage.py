@@ -23,7 +23,7 @@ from morphem.evaluation.checks.junk import probabilities
 from morphem.evaluation.latents import information_imbalance
 from morphem.evaluation.validation import Check, Found, Subject, some
 
-TITLE = "z knows nothing of the imaging"
+TITLE = "The latent knows nothing of the imaging"
 REFITS = False
 ASKED = 2000
 FEW, MUCH = 0.1, 0.3

@@ -6,7 +6,7 @@ real images likeliest without states. What the fit then claims beyond these erro
 
 import numpy as np
 
-from morphem.evaluation.checks.heterogeneity import CLEAR, gains
+from morphem.evaluation.checks.heterogeneity import gains, least
 from morphem.evaluation.refits import simulated
 from morphem.evaluation.validation import ASKED, Check, Found, Subject, mean_and_error, some
 
@@ -19,7 +19,7 @@ def check(subject: Subject) -> Check:
         return Check.untold("There is no latent.")
     fit, asked_n, seen = subject.unseen[0]
     both_n, alone_n, width_e = gains(seen)
-    observed, error = mean_and_error(both_n - alone_n)
+    (observed, error), clear = mean_and_error(both_n - alone_n), least(float(seen.recognised().mean()))
     still_nj = np.eye(1, fit.states.phi_mj.shape[1]).repeat(len(subject.ensemble), 0)
     null = subject.again("null", fit.rows, images=simulated(fit, still_nj, width_e, subject.run.seed))
     null_both_n, null_alone_n, _ = gains(null.seen(some(asked_n, ASKED, 0)))
@@ -27,6 +27,6 @@ def check(subject: Subject) -> Check:
     bars = {"if nothing moved": chance, "observed": observed}
     plot = {"kind": "bars", "of": bars, "x_title": "Gain (nats an image)"}
     found = Found.mean(chance, chance_error, "nats an image if nothing moved", plot)
-    if observed - chance > 3 * np.hypot(error, chance_error) and observed > max(2 * chance, CLEAR):
+    if observed - chance > 3 * np.hypot(error, chance_error) and observed > max(2 * chance, clear):
         return Check("holds", "A molecule that does not move would not have given such a result.", found)
     return Check("fails", "A molecule that does not move would have given a result like this.", found)
