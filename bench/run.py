@@ -20,6 +20,8 @@ SCRIPTS = {
     "linear.py size": (),
     "linear.py relion70S": ("MORPHEM_DATA",),
     "abinitio.py": (),
+    "auto.py": (),
+    "when_it_fails.py": (),
     "main_job.py": ("MORPHEM_DATA",),
     "networks.py --pin": (),
     "networks.py --pin --box 128 --images 2000": (),

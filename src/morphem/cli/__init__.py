@@ -66,6 +66,11 @@ for module, helps in COMMANDS.items():
 fit = App(
     name="fit", help="Fit a method to particle images with poses; `morphem fit METHOD --help` lists its settings."
 )
+fit.command(
+    "morphem.cli.fit:auto",
+    name="auto",
+    help="Let the fast methods compete, fit the one that unseen images are likeliest under, and say why.",
+)
 for name in METHODS:
     fit.command(f"morphem.cli.fit:{name}", name=name, help=summary(name))
 app.command(fit)

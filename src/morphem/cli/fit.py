@@ -12,6 +12,8 @@ from morphem.cli import relion_job
 from morphem.data.dataset import Dataset, Source
 from morphem.ensemble import CONFIG, FILES
 from morphem.errors import InputError
+from morphem.evaluation.auto import Config as Auto
+from morphem.evaluation.auto import fit as compete
 from morphem.io.files import refuse_file
 from morphem.methods import METHODS, load, summary
 from morphem.run import Compute, Output, Run
@@ -34,6 +36,7 @@ LEFT_BY_RUNS = (
     "checkpoints",
     "analysis",
     "validation",
+    "candidates",
 )
 
 
@@ -42,6 +45,32 @@ def __getattr__(name: str) -> Callable[..., None]:
     if name not in METHODS:
         raise AttributeError(name)
     return _command(name)
+
+
+def auto(
+    source: Annotated[Source, IMAGES],
+    *,
+    output: Annotated[Output, OUTPUT],
+    config: Annotated[Auto, METHOD] = Auto(),  # noqa: B008
+    compute: Annotated[Compute, COMPUTE] = Compute(),  # noqa: B008
+) -> None:
+    """Let the fast methods compete, fit the one that unseen images are likeliest under, and say why."""
+    from morphem.analysis.decoders import better_decoder
+
+    device = compute.apply()
+    check_output(output)
+    dataset = Dataset.open(source, config.radius, device)
+    for name in config.methods:
+        methods.check(dataset, config.of(name))
+    if output.overwrite:
+        make_room(output.output)
+    run = Run(output.output, compute)
+    ensemble = compete(dataset, config, run)
+    if ensemble.latent_dim:
+        verdict = better_decoder(ensemble, seed=compute.seed)
+        run.log(verdict.sentence)
+        verdict.record(run.folder)
+    print(f"Finished: {output.output}\nNext: morphem analyze {output.output}; morphem validate {output.output}")
 
 
 def _command(name: str) -> Callable[..., None]:
@@ -69,7 +98,7 @@ def fit_method(name: str, source: Source, config: Any, output: Output, compute: 
     if output.overwrite:
         make_room(output.output)
     ensemble = methods.fit(name, dataset, config, Run(output.output, compute, output.resume))
-    print(f"Finished: {output.output}\nNext: morphem analyze {output.output}")
+    print(f"Finished: {output.output}\nNext: morphem analyze {output.output}; morphem validate {output.output}")
     return ensemble
 
 

@@ -83,18 +83,20 @@ def method_of(ensemble: Ensemble) -> tuple[str, Any]:
 def refitted(ensemble: Ensemble, images: Dataset, rows: np.ndarray, folder: Path, compute: Compute) -> Fit:
     """The run's method fitted to some rows of images; taken from the folder where just this was done before."""
     name, settings = method_of(ensemble)
-    table = folder.with_name(f"{folder.name}.star")
-    some = images.take(rows)
-    with replacing(table) as path:
-        dataclasses.replace(some.particles, table=None).write(path)
-    source = images.source
-    some = dataclasses.replace(some, source=Source(table, no_ctf=source.no_ctf, contrast=source.contrast))
-    run = Run(folder, compute)
+    some, run = subset(images, rows, folder.with_name(f"{folder.name}.star")), Run(folder, compute)
     if not _done(run, some, name, settings):
         shutil.rmtree(folder, ignore_errors=True)
         methods.fit(name, some, settings, run)
     found = Ensemble.open(folder)
     return Fit(found.volume, found.z_nq, rows, images, compute.seed)
+
+
+def subset(images: Dataset, rows: np.ndarray, table: Path) -> Dataset:
+    """Some of the images, with a table of their own, so that a run on them can be opened again."""
+    some, source = images.take(rows), images.source
+    with replacing(table) as path:
+        dataclasses.replace(some.particles, table=None).write(path)
+    return dataclasses.replace(some, source=Source(table, no_ctf=source.no_ctf, contrast=source.contrast))
 
 
 def _done(run: Run, dataset: Dataset, name: str, settings: Any) -> bool:

@@ -92,16 +92,16 @@ def _logsumexp(log_nm: np.ndarray) -> np.ndarray:
     return largest_n1[:, 0] + np.log(np.exp(log_nm - largest_n1).sum(1))
 
 
-def gain_of_states(seen: Seen, states: States) -> np.ndarray:
-    """Σ over both ways of log Σ_m p(m | y₁) p(y₂ | m) − log p(y₂ | one map), (n), in nats.
-
-    The one map is the best that the states' mean and components can make for all these images alike.
-    """
+def predictive(seen: Seen, states: States) -> np.ndarray:
+    """Σ over both ways of log Σ_m p(m | y₁) p(y₂ | m) − log p(y₂ | nothing), (n), in nats: of any ensemble alike."""
     log_m, (one_nm, other_nm) = np.log(states.weight_m), (seen.log_likelihood(states.phi_mj, half) for half in (0, 1))
-    apart_n = _logsumexp(one_nm + log_m) + _logsumexp(other_nm + log_m)
-    shown_n = 2 * _logsumexp(one_nm + other_nm + log_m) - apart_n
+    return 2 * _logsumexp(one_nm + other_nm + log_m) - _logsumexp(one_nm + log_m) - _logsumexp(other_nm + log_m)
+
+
+def gain_of_states(seen: Seen, states: States) -> np.ndarray:
+    """The same above one map, (n): the best that the states' mean and components make for all these images alike."""
     still = Amounts.fitted(seen, seen.components, np.zeros(len(seen.components)), np.zeros(len(seen.components), bool))
-    return shown_n - seen.recognised() - still.gain(seen)
+    return predictive(seen, states) - seen.recognised() - still.gain(seen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -160,6 +160,7 @@ def some(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def mean_and_error(value_n: np.ndarray) -> tuple[float, float]:
+    """The mean and its standard error."""
     return float(value_n.mean()), float(value_n.std(ddof=1) / np.sqrt(len(value_n)))
 
 

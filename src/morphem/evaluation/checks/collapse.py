@@ -15,6 +15,7 @@ RELIABLE = 0.3
 
 
 def check(subject: Subject) -> Check:
+    """Fails where no component is active; doubtful where states differ by less than their error."""
     if not subject.ensemble.latent_dim:
         return Check.untold("There is no latent.")
     one, seen = subject.fits[0], subject.seen_by_both[0]

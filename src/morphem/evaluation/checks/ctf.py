@@ -16,6 +16,7 @@ REFITS = True
 
 
 def check(subject: Subject) -> Check:
+    """Holds above four standard errors, doubtful above two."""
     if subject.images.particles.ctf is None:
         return Check.untold("The images have no CTF.")
     gains = [seen.recognised() - _mixed(fit, row_n, subject.run.seed) for fit, row_n, seen in subject.unseen]

@@ -15,6 +15,7 @@ AT_REST = 0.02
 
 
 def check(subject: Subject) -> Check:
+    """Doubtful where the fit still changed."""
     records = subject.ensemble.history
     losses = [line["held_out"] for line in records if "held_out" in line and "epoch" in line]
     if len(losses) > 1:

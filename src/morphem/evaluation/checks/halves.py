@@ -25,6 +25,7 @@ COARSE = 0.25
 
 
 def check(subject: Subject) -> Check:
+    """Holds where a direction is reproducible and differences are resolved beyond a quarter of Nyquist."""
     if not subject.ensemble.latent_dim:
         return Check.untold("There is no latent.")
     (one, other), (seen, by_other) = subject.fits, subject.seen_by_both

@@ -20,11 +20,12 @@ from morphem.evaluation.validation import Check, Found, Subject, mean_and_error
 TITLE = "The states are no errors of imaging"
 REFITS = True
 CLEAR, IMPERFECT = 0.1, 0.004
-"""A believable gain exceeds so many nats an image, and such a share of what the mean map explains: no model of imaging is
-better."""
+"""A believable gain exceeds so many nats an image, and such a share of what the mean map explains: no model of imaging
+is better."""
 
 
 def check(subject: Subject) -> Check:
+    """Holds where the gain less two standard errors is believable (`least`), doubtful where it exceeds two of them."""
     if not subject.ensemble.latent_dim:
         return _without_latent(subject)
     both, alone, widths = (list(part) for part in zip(*(gains(seen) for _, _, seen in subject.unseen), strict=True))

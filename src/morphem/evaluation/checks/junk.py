@@ -20,6 +20,7 @@ SWEEPS = 100
 
 
 def check(subject: Subject) -> Check:
+    """Doubtful where more than one in twenty images is junk."""
     chunks = np.array_split(np.arange(len(subject.ensemble)), 1 + len(subject.ensemble) // CHUNK)
     parts = [_of(subject, row_n) for row_n in chunks]
     shown_n, misfit_n, contrast_n = (np.concatenate(part) for part in zip(*parts, strict=True))

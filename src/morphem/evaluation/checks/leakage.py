@@ -32,6 +32,7 @@ NEIGHBOURS = 50
 
 
 def check(subject: Subject) -> Check:
+    """Holds below R² = 0.1 of the worst, or what permuted rows give; doubtful below 0.3."""
     if not subject.ensemble.latent_dim:
         return Check.untold("There is no latent.")
     row_n = some(np.arange(len(subject.ensemble)), ASKED, subject.run.seed)

@@ -27,6 +27,7 @@ COARSE, TURNS, NEARER = 20, 600, 0.1
 
 
 def check(subject: Subject) -> Check:
+    """Fails where all maps are of noise; doubtful where one is flawed, or none differs from the others."""
     if not subject.ensemble.latent_dim:
         return Check.untold("There is no latent.")
     (one, other), near = subject.fits, spread(subject.ensemble.z_nq[subject.common], subject.run.seed)

@@ -15,6 +15,7 @@ REFITS = True
 
 
 def check(subject: Subject) -> Check:
+    """Holds where the real gain exceeds the simulated one beyond three standard errors, and twice."""
     if not subject.ensemble.latent_dim:
         return Check.untold("There is no latent.")
     fit, asked_n, seen = subject.unseen[0]

@@ -16,6 +16,7 @@ SAME, ALIKE = 0.7, 0.4
 
 
 def check(subject: Subject) -> Check:
+    """Holds above R² = 0.7 of the worst pair, doubtful above 0.4."""
     if not subject.ensemble.latent_dim:
         return Check.untold("There is no latent.")
     first, rows = subject.fits[0], subject.halves[0]

@@ -12,6 +12,7 @@ REFITS = True
 
 
 def check(subject: Subject) -> Check:
+    """Holds above 0.1 nats an image and five standard errors; doubtful above 0.02 and two."""
     mean, error = mean_and_error(np.concatenate([seen.recognised() for _, _, seen in subject.unseen]))
     found = Found.mean(mean, error, "nats an image")
     if mean > 5 * error and mean > 0.1:
