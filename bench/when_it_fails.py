@@ -84,12 +84,26 @@ def keep(one: dict) -> None:
 
 def draw(records: list[dict]) -> None:
     """docs/images/when-it-fails.png, and the tables of docs/when-it-fails.md."""
+    from morphem.analysis import plots
+
+    plots.save(curves(records), DOCS / "images" / "when-it-fails.png")
+    page = (DOCS / "when-it-fails.md").read_text()
+    head, _, tail = page.partition(BEGIN)
+    tables = "\n\n".join(table(records, sweep) for sweep in SWEEPS)
+    (DOCS / "when-it-fails.md").write_text(f"{head}{BEGIN}\n\n{tables}\n\n{END}{tail.partition(END)[2]}")
+
+
+def curves(records: list[dict]):
+    """Motion error and gain against every condition, with the verdicts as marks."""
     from matplotlib.figure import Figure
 
     from morphem.analysis import plots
 
-    figure = Figure(figsize=(11, 4.6))
-    rows = figure.subplots(2, len(SWEEPS), sharex="col")
+    return plots.styled(_curves)(Figure(figsize=(9.5, 4.4)), records)
+
+
+def _curves(figure, records: list[dict]):
+    rows = figure.subplots(2, len(SWEEPS), sharex="col", sharey="row")
     for column, (sweep, (_, values)) in enumerate(SWEEPS.items()):
         for method, colour, dash in (("variability", "#0072B2", "-"), ("vae", "#D55E00", "--")):
             own = sorted((r for r in records if (r["sweep"], r["method"]) == (sweep, method)), key=lambda r: r["value"])
@@ -101,19 +115,16 @@ def draw(records: list[dict]) -> None:
         rows[1, column].set(
             xticks=range(len(values)), xticklabels=[f"{value:g}" for value in values], xlabel=TITLES[sweep]
         )
-        rows[0, column].set_ylim(0, 100)
-        rows[1, column].set_yscale("symlog", linthresh=0.1)
+        rows[1, column].tick_params("x", labelrotation=45)
+    rows[0, 0].set_ylim(0, 105)
+    rows[1, 0].set_yscale("symlog", linthresh=0.1)
     rows[0, 0].set_ylabel("Motion error (°)")
     rows[1, 0].set_ylabel("Gain (nats an image)")
     for verdict, mark in MARKS.items():
         rows[0, -1].plot([], [], mark, color="#4a5560", label=verdict)
     figure.legend(*rows[0, -1].get_legend_handles_labels(), loc="upper center", ncols=6, frameon=False)
-    figure.subplots_adjust(top=0.88, wspace=0.4)
-    plots.save(figure, DOCS / "images" / "when-it-fails.png")
-    page = (DOCS / "when-it-fails.md").read_text()
-    head, _, tail = page.partition(BEGIN)
-    tables = "\n\n".join(table(records, sweep) for sweep in SWEEPS)
-    (DOCS / "when-it-fails.md").write_text(f"{head}{BEGIN}\n\n{tables}\n\n{END}{tail.partition(END)[2]}")
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 0.92))
+    return figure
 
 
 def motion(one: dict) -> float:
