@@ -16,7 +16,7 @@ from morphem.data.dataset import Dataset, Source
 from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate
 from morphem.ensemble import Ensemble
-from morphem.evaluation import scores
+from morphem.evaluation import Validation, scores
 from morphem.evaluation.checks import CHECKS, DECISIVE, load
 from morphem.evaluation.checks.collapse import reliabilities
 from morphem.evaluation.checks.halves import canonical, reproducible
@@ -29,7 +29,7 @@ from morphem.evaluation.latents import information_imbalance
 from morphem.evaluation.refits import Fit, simulated
 from morphem.evaluation.states import States
 from morphem.evaluation.truth import Truth
-from morphem.evaluation.validation import Check, Validation, validate, whole_verdict
+from morphem.evaluation.validation import Check, validate, whole_verdict
 from morphem.inference.clusters import cluster
 from morphem.io.mrc import read_map
 from morphem.models.image_model import ImageModel

@@ -13,7 +13,7 @@ from morphem.cli.fit import COMPUTE, fit_method, flat
 from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate as write_simulation
 from morphem.ensemble import Ensemble
-from morphem.evaluation.validation import Validation
+from morphem.evaluation import Validation
 from morphem.run import Compute, Output, progress
 
 OVERWRITE = Annotated[bool, Parameter(negative="")]

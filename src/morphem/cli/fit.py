@@ -12,8 +12,7 @@ from morphem.cli import relion_job
 from morphem.data.dataset import Dataset, Source
 from morphem.ensemble import CONFIG, FILES
 from morphem.errors import InputError
-from morphem.evaluation.auto import Config as Auto
-from morphem.evaluation.auto import fit as compete
+from morphem.evaluation import Auto
 from morphem.io.files import refuse_file
 from morphem.methods import METHODS, load, summary
 from morphem.run import Compute, Output, Run
@@ -56,6 +55,7 @@ def auto(
 ) -> None:
     """Let the fast methods compete, fit the one that unseen images are likeliest under, and say why."""
     from morphem.analysis.decoders import better_decoder
+    from morphem.evaluation.auto import fit as compete
 
     device = compute.apply()
     check_output(output)

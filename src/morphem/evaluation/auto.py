@@ -9,15 +9,13 @@ twice the standard error, the one that is named first wins.
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from morphem import methods
 from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble
-from morphem.errors import InputError
+from morphem.evaluation import Auto
 from morphem.evaluation.refits import Fit, subset
 from morphem.evaluation.scores import Seen, gain_of_states, predictive
 from morphem.evaluation.validation import mean_and_error, some
@@ -28,39 +26,6 @@ FOLDER = "candidates"
 MOST_HELD_OUT = 2000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Which methods compete, and what they share."""
-
-    methods: tuple[Literal["variability", "classify", "mixture", "vae", "autodecoder"], ...] = (
-        "variability",
-        "classify",
-        "mixture",
-    )
-    """The methods that compete, with their default settings."""
-    images: int = 20_000
-    """At most so many images are competed with; the winner is fitted to all."""
-    held_out: float = 0.1
-    """Share of these that judges; at most 2,000."""
-    radius: float | None = None
-    """Largest Fourier radius, in Fourier pixels."""
-    mask: Path | None = None
-    """Solvent mask (.mrc, 0 to 1)."""
-
-    def __post_init__(self) -> None:
-        if not self.methods:
-            raise InputError("--methods: none is named; expected at least one")
-        if self.images < 100:
-            raise InputError(f"--images {self.images}: expected 100 or more")
-        if not 0 < self.held_out <= 0.5:
-            raise InputError(f"--held-out {self.held_out}: expected a share above 0, up to 0.5")
-
-    def of(self, name: str) -> Any:
-        """The settings of one of the methods."""
-        shared = {"radius": self.radius, "mask": self.mask}
-        return methods.load(name).Config(**{key: value for key, value in shared.items() if value is not None})
-
-
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """One method's ensemble, and what held-out images say of it, in nats."""
@@ -69,6 +34,11 @@ class Candidate:
     ensemble: Ensemble
     score_n: np.ndarray
     gain_n: np.ndarray
+
+    @property
+    def shows_more_than_one_map(self) -> bool:
+        mean, error = mean_and_error(self.gain_n)
+        return self.ensemble.latent_dim > 0 and mean > 2 * error
 
     @property
     def size(self) -> dict[str, int]:
@@ -84,7 +54,7 @@ class Candidate:
         return len(sweeps[-1][0]) if sweeps else self.ensemble.latent_dim
 
 
-def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
+def fit(dataset: Dataset, config: Auto, run: Run) -> Ensemble:
     """The winner's ensemble; its `candidates/` hold the others', its history what was compared."""
     rows = some(np.arange(len(dataset)), config.images, run.seed)
     fitted_n, judge_n = heldout.split(rows, config.held_out, run.seed, MOST_HELD_OUT)
@@ -94,16 +64,14 @@ def fit(dataset: Dataset, config: Config, run: Run) -> Ensemble:
     best = candidates[0]
     for candidate in candidates[1:]:
         best = candidate if _better(candidate, best) else best
-    mean, error = mean_and_error(best.gain_n)
-    name, settings = best.name, dataclasses.replace(config.of(best.name), **best.size)
-    if mean <= 2 * error or not best.ensemble.latent_dim:
-        name, settings = "backproject", config.of("backproject")
+    name = best.name if best.shows_more_than_one_map else "backproject"
+    settings = dataclasses.replace(config.of(name), **(best.size if name == best.name else {}))
     ensemble = methods.fit(name, dataset, settings, run)
     _say(run, candidates, best, name)
     return ensemble
 
 
-def _competing(name: str, images: Dataset, config: Config, run: Run) -> Ensemble:
+def _competing(name: str, images: Dataset, config: Auto, run: Run) -> Ensemble:
     return methods.fit(name, images, config.of(name), dataclasses.replace(run, folder=run.folder / FOLDER / name))
 
 

@@ -71,6 +71,8 @@ def method_of(ensemble: Ensemble) -> tuple[str, Any]:
         kept = {"mask": told.get("mask"), "latent_dim": told.get("latent_dim")}
         told = {key: value for key, value in kept.items() if value is not None}
         told |= {"classes": classes} if classes > 1 else {}
+    if not ensemble.latent_dim:
+        name = "backproject"
     module = methods.load(name)
     known = {field.name for field in dataclasses.fields(module.Config)}
     settings = from_plain(module.Config, {k: v for k, v in told.items() if k in known}, str(ensemble.folder))

@@ -6,15 +6,14 @@ Axes: n images, e errors of imaging.
 import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from cyclopts import Parameter
 
 from morphem.data.dataset import Dataset
 from morphem.ensemble import Ensemble
-from morphem.errors import InputError, nearest
+from morphem.evaluation import Validation
 from morphem.evaluation.refits import Fit, of_run, refitted
 from morphem.evaluation.scores import Seen
 from morphem.io.files import replacing
@@ -25,31 +24,6 @@ WORST: tuple[Verdict, ...] = ("fails", "cannot tell", "doubtful", "holds")
 ASKED = 1000
 """Images of either half that are asked, at most."""
 FOLDER = "validation"
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Which checks to make, and how thoroughly."""
-
-    checks: tuple[str, ...] = ()
-    """Names of the checks to make; by default all."""
-    refit: Annotated[bool, Parameter(negative="--no-refit")] = True
-    """Fit the method again to halves, with other seeds and to simulated images; without, less can be told."""
-    images: int = 20_000
-    """Fit again to at most so many images in either half."""
-    seeds: int = 3
-    """How many seeds to compare."""
-
-    def __post_init__(self) -> None:
-        from morphem.evaluation.checks import CHECKS
-
-        for name in self.checks:
-            if name not in CHECKS:
-                raise InputError(f"--checks {name}: is not known.{nearest(name, list(CHECKS))}")
-        if self.images < 100:
-            raise InputError(f"--images {self.images}: expected 100 or more")
-        if self.seeds < 2:
-            raise InputError(f"--seeds {self.seeds}: expected 2 or more")
 
 
 @dataclass(frozen=True)
