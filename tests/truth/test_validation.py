@@ -173,7 +173,7 @@ def test_widths_of_errors_are_those_of_simulated_images(tiny):
     fit = Fit(volume, np.zeros((1500, 0), np.float32), np.arange(1500), many)
     fit.__dict__["dataset"] = many
     width = np.array([0.02, 0.02, 0.02, 0.25, 0.25, 0.1, 0.0])
-    seen = scores.Seen.of(fit.states, simulated(fit, np.ones((1500, 1)), width, 0), np.arange(1500))
+    seen = scores.Seen.of(fit.states, simulated(fit, np.arange(1500), np.ones((1500, 1)), width, 0), np.arange(1500))
     first = np.array([0.1, 0.1, 0.1, 1, 1, 0.5, 0.0])
     told = scores.Amounts.fitted(seen, seen.errors, first, np.arange(7) < 6)
     np.testing.assert_allclose(told.width_j[:6], width[:6], rtol=0.15)

@@ -126,27 +126,26 @@ def of_run(ensemble: Ensemble, images: Dataset, halves: tuple[np.ndarray, np.nda
 
 
 @torch.inference_mode()
-def simulated(fit: Fit, phi_nj: np.ndarray, width_e: np.ndarray, seed: int) -> Dataset:
-    """The images as they would be of known states, with the fit's noise and with errors of imaging.
+def simulated(fit: Fit, rows: np.ndarray, phi_nj: np.ndarray, width_e: np.ndarray, seed: int) -> Dataset:
+    """Some images as they would be of known states, with the fit's noise and with errors of imaging.
 
     X = σ (X̂(φ, R', t', c) + n), E|n|² = 1: rotations, shifts and contrasts are off by normal errors that the table does
     not know; those of the defocus are left out.
     """
-    states, dataset, rng, packed = fit.states, fit.dataset, np.random.default_rng([seed, 5]), []
-    volume, model = states.volume, ImageModel()
+    dataset, volume, model = fit.dataset.take(rows), fit.states.volume, ImageModel()
+    rng, packed = np.random.default_rng([seed, 5]), []
     width: dict[str, float] = dict(zip(ERRORS, width_e, strict=True))
     turn_rad = np.array([width[f"rotation_{axis}"] for axis in "xyz"])
     shift = np.array([width["shift_x"], width["shift_y"]])
-    whole = dataset.lattice
     for observed in dataset.batches(200):
-        n = len(observed)
+        n, noise_2 = len(observed), rng.standard_normal((*observed.sample_bk.shape, 2), np.float32)
         turn_b33 = torch.from_numpy(rotations.about(rng.normal(size=(n, 3)) * turn_rad)).float()
-        moved_b2 = observed.shift_b2 + torch.from_numpy(rng.normal(size=(n, 2)) * shift).float()
-        poses = (turn_b33 @ observed.rotation_b33)[:, None], moved_b2[:, None]
+        moved_b2 = observed.shift_b2.cpu() + torch.from_numpy(rng.normal(size=(n, 2)) * shift).float()
+        here = observed.to("cpu")
+        poses = (turn_b33 @ here.rotation_b33)[:, None], moved_b2[:, None]
         z_bhq = torch.from_numpy(phi_nj[observed.index_b, None, 1:]).float()
         contrast_b1 = torch.from_numpy(rng.normal(1, width["contrast"], (n, 1))).float()
-        clean_bk = contrast_b1 * model.predict(volume, observed, *poses, z_bhq)[:, 0]
-        noise_bk2 = torch.from_numpy(rng.standard_normal((n, len(whole), 2), np.float32)) * 0.5**0.5
-        packed.append(torch.view_as_complex(noise_bk2) + clean_bk)
-    whitener = torch.cat([dataset.whitener(index_b) for index_b in np.array_split(np.arange(len(dataset)), 50)])
-    return dataclasses.replace(dataset, packed_nk=torch.cat(packed) / whitener)
+        clean_bk = contrast_b1 * model.predict(volume, here, *poses, z_bhq)[:, 0]
+        noise_bk = torch.view_as_complex(torch.from_numpy(noise_2)) * 0.5**0.5
+        packed.append((clean_bk + noise_bk) / dataset.whitener(observed.index_b))
+    return dataclasses.replace(dataset, packed_nk=torch.cat(packed))

@@ -21,7 +21,7 @@ COMPONENTS = 24
 """Kept at most."""
 NEGLIGIBLE = 1e-4
 """Of the largest component's power: one with less is left out."""
-BOX = 64
+BOX = 96
 """Of the maps at most; images are compared at the resolution that it holds."""
 
 

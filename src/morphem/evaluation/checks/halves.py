@@ -39,9 +39,12 @@ def check(subject: Subject) -> Check:
     plot = _plot(state_ks[:, :reach], difference_ks[:, :reach], voxel_A * one.states.volume.box)
     found = Found(np.median(state_A), state_A.min(), state_A.max(), "Å, resolution of the states", plot)
     told = f"{dimensions} direction{'' if dimensions == 1 else 's'} of motion"
+    finest = " or better" if np.median(difference_A) <= 2.01 * voxel_A and voxel_A > subject.images.pixel_A else ""
     coarse_A, middle_A = 2 * voxel_A / COARSE, float(np.median(difference_A))
     if dimensions and middle_A < coarse_A:
-        sentence = f"Two fits without a common image agree on {told}; what differs is resolved to {middle_A:.0f} Å."
+        sentence = (
+            f"Two fits without a common image agree on {told}; what differs is resolved to {middle_A:.0f} Å{finest}."
+        )
         return Check("holds", sentence, found)
     if dimensions:
         return Check("doubtful", f"Two fits without a common image agree on {told}, but not on its maps.", found)

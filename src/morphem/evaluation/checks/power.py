@@ -25,11 +25,12 @@ def check(subject: Subject) -> Check:
     if not subject.ensemble.latent_dim:
         return Check.untold("There is no latent.")
     fit, asked_n, _ = subject.unseen[0]
-    rng = np.random.default_rng([subject.run.seed, 9])
-    true_nj = fit.states.phi_mj[rng.choice(len(fit.states.weight_m), len(subject.ensemble), p=fit.states.weight_m)]
-    images = simulated(fit, true_nj, np.zeros(len(ERRORS)), subject.run.seed)
-    again = subject.again("power", fit.rows, images=images)
-    found_nj, true_nj = again.seen(asked_n).placed(again.states), true_nj[asked_n]
+    rng, rows = np.random.default_rng([subject.run.seed, 9]), np.union1d(fit.rows, asked_n)
+    true_nj = fit.states.phi_mj[rng.choice(len(fit.states.weight_m), len(rows), p=fit.states.weight_m)]
+    images = simulated(fit, rows, true_nj, np.zeros(len(ERRORS)), subject.run.seed)
+    again = subject.again("power", np.searchsorted(rows, fit.rows), images=images)
+    judge_n = np.searchsorted(rows, asked_n)
+    found_nj, true_nj = again.seen(judge_n).placed(again.states), true_nj[judge_n]
     share, ordered = recovered(fit, again, true_nj, found_nj, rng)
     reached_A = float(np.median(_resolutions(subject, fit, again, true_nj, found_nj)))
     told = f"two particles are told apart with probability {ordered:.2f}, states resolved to {reached_A:.0f} Å"
