@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,9 @@ from morphem.data.simulation import Simulation
 from morphem.data.synthetic import simulate
 from morphem.ensemble import FILES, Ensemble
 from morphem.errors import InputError, NoResultError, RunError
+from morphem.evaluation import Validation
+from morphem.evaluation.checks import CHECKS
+from morphem.evaluation.validation import Verdict, validate
 from morphem.inference import heldout, history
 from morphem.inference.clusters import cluster
 from morphem.inference.gradient import Gradient
@@ -617,3 +622,15 @@ def test_every_run_with_latents_decodes_with_the_kernel(run, tiny):
     assert better_decoder(ensemble, "kernel").name == "kernel"
     with pytest.raises(InputError, match="--decoder other: is not known; expected model or kernel"):
         ensemble.decode(ensemble.z_nq[:1], "other")
+
+
+def test_every_run_can_be_validated(run):
+    name, ensemble = run
+    told = validate(ensemble, Validation(seeds=2), Compute(threads=1))
+    verdicts = {check["name"]: check["verdict"] for check in told["checks"]}
+    assert list(verdicts) == list(CHECKS) and set(verdicts.values()) <= set(get_args(Verdict))
+    assert all(math.isfinite(check["value"]) for check in told["checks"] if check["value"] is not None)
+    assert json.loads((ensemble.folder / "validation" / "validation.json").read_text()) == told
+    assert verdicts["signal"] == "holds" or name in NETWORKS
+    if not ensemble.latent_dim:
+        assert verdicts["heterogeneity"] == told["verdict"] == "cannot tell"

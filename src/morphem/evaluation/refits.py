@@ -112,8 +112,8 @@ def _done(run: Run, dataset: Dataset, name: str, settings: Any) -> bool:
 
 
 def of_run(ensemble: Ensemble, images: Dataset, halves: tuple[np.ndarray, np.ndarray]) -> list[Fit]:
-    """The half-sets' fits of a run that was fitted with --halves; none of another."""
-    if not ensemble.config["settings"].get("halves"):
+    """The half-sets' fits of a linear method that was fitted with --halves; none of another."""
+    if not (ensemble.folder / "maps" / "half1" / "mean.mrc").is_file():
         return []
     fits = []
     for number, rows in enumerate(halves, start=1):

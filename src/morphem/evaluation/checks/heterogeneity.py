@@ -8,7 +8,6 @@ So both are given to images that the fit has not seen, the errors with the width
 y₁ and y₂ are halves of an image's samples.
 """
 
-import dataclasses
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from morphem import methods
 from morphem.evaluation.imaging import FIRST_WIDTHS
 from morphem.evaluation.scores import Amounts, Seen
 from morphem.evaluation.validation import Check, Found, Subject, mean_and_error
+from morphem.inference.settings import LinearSettings
 
 TITLE = "The states are no errors of imaging"
 REFITS = True
@@ -53,8 +53,7 @@ def _verdict(added: float, error: float, clear: float, errors: str, found: Found
 
 def _without_latent(subject: Subject) -> Check:
     """One map: by choice of the method, or because held-out images supported no more."""
-    known = {field.name for field in dataclasses.fields(methods.load(subject.ensemble.method).Config)}
-    if known & {"latent_dim", "classes"}:
+    if issubclass(methods.load(subject.ensemble.method).Config, LinearSettings):
         return Check("fails", "The method found no heterogeneity: held-out images supported one map alone.")
     return Check.untold("The method fits one map; fit variability, mixture or vae to look for heterogeneity.")
 
