@@ -169,15 +169,19 @@ def whole_verdict(found: dict[str, Check]) -> tuple[Verdict, str]:
     """The worst of what decides, and its sentence; another check that fails leaves doubt."""
     from morphem.evaluation.checks import DECISIVE
 
-    decisive = [check for name, check in found.items() if name in DECISIVE]
-    if not decisive:
-        return "cannot tell", f"None of the checks that decide was made ({', '.join(DECISIVE)})."
-    worst = min(decisive, key=lambda check: WORST.index(check.verdict))
+    missing = [name for name in DECISIVE if name not in found]
+    worst = min((found[name] for name in DECISIVE if name in found), key=_badness, default=Check("holds", ""))
     if worst.verdict != "holds":
         return worst.verdict, worst.sentence
+    if missing:
+        return "cannot tell", f"Not all of the checks that decide were made ({', '.join(missing)})."
     if failed := [check for check in found.values() if check.verdict == "fails"]:
         return "doubtful", failed[0].sentence
     return "holds", "The differences between the states are real: images that no fit has seen show them."
+
+
+def _badness(check: Check) -> int:
+    return WORST.index(check.verdict)
 
 
 def _write_images(run: Run, found: dict[str, Check], images: int) -> None:
