@@ -28,6 +28,7 @@ INK = "#22303c"
 SCALE_BARS_A = np.array([10, 20, 50, 100, 200, 500])
 DENSITY = "cividis_r"
 """Colours of how many images there are: the more, the darker, for every eye and in print."""
+SMOOTH = {"interpolation": "antialiased"}
 OUTLINED = 0.25
 """Of the largest difference in a series."""
 ACROSS = 10
@@ -191,8 +192,8 @@ def montage(series: Series, captions: Sequence[str], colours: np.ndarray) -> Fig
     differences, limit = _differences(series)
     for number, (picture, difference, caption) in enumerate(zip(series.pictures, differences, captions, strict=True)):
         row, column = divmod(number, across)
-        _picture(grid[2 * row, column], painted(picture.surface_uw2, colours[number]), title=caption)
-        _picture(grid[2 * row + 1, column], signed(difference, limit))
+        _picture(grid[2 * row, column], painted(picture.surface_uw2, colours[number]), title=caption, **SMOOTH)
+        _picture(grid[2 * row + 1, column], signed(difference, limit), **SMOOTH)
     for axes in grid.T.ravel():
         axes.set_axis_off()
     _scale_bar(grid[1, 0], SIDE, series.pixel_A * len(differences[0]) / SIDE, INK)

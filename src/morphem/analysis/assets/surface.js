@@ -37,6 +37,13 @@ function crossing(cube, cell, corners, level) {
   return crossed && sum.map((total) => total / crossed);
 }
 
+// How far from the middle a point lies.
+function furthest(points) {
+  let most = 1e-6;
+  for (let at = 0; at < points.length; at += 3) most = Math.max(most, Math.hypot(...points.subarray(at, at + 3)));
+  return most;
+}
+
 // At every vertex the mean of its triangles' normals, each as long as its triangle is large.
 function normals(points, faces) {
   const sum = new Float32Array(points.length);
@@ -107,13 +114,13 @@ function fill(seen, p, q, r, side, depth, bright) {
 function surfaceViewer(root, blocks, look) {
   const canvas = root.querySelector("canvas"), choice = root.querySelector("select"), level = root.querySelector("input");
   const cubes = new Map(), front = [1, 0, 0, 0, 1, 0, 0, 0, 1];
-  let turn = front, size = 0.8, mesh = null, waiting = 0;
+  let turn = front, size = 1, fit = 0, mesh = null, waiting = 0;
   blocks.forEach((block, i) => choice.add(new Option(block.title, i)));
   const draw = () => {
     waiting = waiting || requestAnimationFrame(() => {
       waiting = 0;
       const [context] = sharp(canvas);
-      if (mesh) drawSurface(context, canvas.width, mesh, turn, size, blocks[choice.value].colour, look);
+      if (mesh) drawSurface(context, canvas.width, mesh, turn, size * fit, blocks[choice.value].colour, look);
     });
   };
   const about = (axis, angle) => {
@@ -127,6 +134,7 @@ function surfaceViewer(root, blocks, look) {
     const block = blocks[choice.value];
     if (!cubes.has(block)) cubes.set(block, await unpacked(block.bytes, Uint8Array));
     mesh = surfaceNet(cubes.get(block), block.side, level.value / block.step);
+    fit ||= 0.95 / furthest(mesh.points);
     root.querySelector("output").textContent = Number(level.value).toPrecision(3);
     draw();
   };
@@ -142,7 +150,7 @@ function surfaceViewer(root, blocks, look) {
     spinning = spinning ? clearInterval(spinning) : setInterval(() => { about("y", 0.03); draw(); }, 40);
     spin.setAttribute("aria-pressed", Boolean(spinning));
   };
-  const reset = () => { turn = front; size = 0.8; draw(); };
+  const reset = () => { turn = front; size = 1; draw(); };
   root.querySelector("[data-do=reset]").onclick = reset;
   gestures(canvas, {
     drag: (right, down) => { about("y", right / 100); about("x", -down / 100); draw(); },
