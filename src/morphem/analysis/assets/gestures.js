@@ -33,8 +33,10 @@ function gestures(canvas, { drag, zoom, reset, click = () => {}, hover = () => {
   }, { passive: false });
   const middle = () => [canvas.clientWidth / 2, canvas.clientHeight / 2];
   const keys = {
-    ArrowLeft: () => drag(-24, 0), ArrowRight: () => drag(24, 0), ArrowUp: () => drag(0, -24), ArrowDown: () => drag(0, 24),
-    "+": () => zoom(1.2, ...middle()), "=": () => zoom(1.2, ...middle()), "-": () => zoom(1 / 1.2, ...middle()), 0: reset,
+    ArrowLeft: () => drag(-24, 0), ArrowRight: () => drag(24, 0),
+    ArrowUp: () => drag(0, -24), ArrowDown: () => drag(0, 24),
+    "+": () => zoom(1.2, ...middle()), "=": () => zoom(1.2, ...middle()), "-": () => zoom(1 / 1.2, ...middle()),
+    0: reset,
   };
   canvas.onkeydown = (event) => {
     if (!(event.key in keys) || event.ctrlKey || event.metaKey) return;

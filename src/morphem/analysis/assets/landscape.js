@@ -8,11 +8,13 @@ function landscapeViewer(root, planes, look, colours, choose) {
   const inner = () => [canvas.clientWidth - frame.left - frame.right, canvas.clientHeight - frame.top - frame.bottom];
   const toScreen = (x, y) => {
     const [width, height] = inner();
-    return [frame.left + width * (x - view[0]) / (view[2] - view[0]), frame.top + height * (view[3] - y) / (view[3] - view[1])];
+    const [across, up] = [(x - view[0]) / (view[2] - view[0]), (view[3] - y) / (view[3] - view[1])];
+    return [frame.left + width * across, frame.top + height * up];
   };
   const toPlane = (right, down) => {
     const [width, height] = inner();
-    return [view[0] + (view[2] - view[0]) * (right - frame.left) / width, view[3] - (view[3] - view[1]) * (down - frame.top) / height];
+    const [across, up] = [(right - frame.left) / width, (down - frame.top) / height];
+    return [view[0] + (view[2] - view[0]) * across, view[3] - (view[3] - view[1]) * up];
   };
   const cellAt = ([x, y]) => {
     const [x0, y0, x1, y1] = plane.frame, { side } = plane;
@@ -47,18 +49,19 @@ function landscapeViewer(root, planes, look, colours, choose) {
     button.setAttribute("aria-pressed", button.dataset[group] === String(value));
   });
   const nearest = (right, down) => {
-    const away = plane.centres.map((at) => { const [x, y] = toScreen(...at); return Math.hypot(x - right, y - down); });
+    const away = plane.centres.map((at) => toScreen(...at)).map(([x, y]) => Math.hypot(x - right, y - down));
     const best = away.indexOf(Math.min(...away));
     return away[best] < 14 ? best + 1 : 0;
   };
   gestures(canvas, {
     drag: (right, down) => {
-      const [width, height] = inner(), x = right / width * (view[2] - view[0]), y = down / height * (view[3] - view[1]);
+      const [width, height] = inner();
+      const x = right / width * (view[2] - view[0]), y = down / height * (view[3] - view[1]);
       move(view[0] - x, view[1] + y, view[2] - x, view[3] + y);
     },
     zoom: (factor, right, down) => {
       const [x, y] = toPlane(right, down);
-      move(x + (view[0] - x) / factor, y + (view[1] - y) / factor, x + (view[2] - x) / factor, y + (view[3] - y) / factor);
+      move(...view.map((edge, i) => (i % 2 ? y : x) + (edge - (i % 2 ? y : x)) / factor));
     },
     reset,
     click: (right, down) => {
@@ -68,7 +71,8 @@ function landscapeViewer(root, planes, look, colours, choose) {
     hover: (right, down) => {
       const at = toPlane(right, down), cell = cellAt(at), images = cell < 0 ? 0 : plane.images[cell];
       const where = `(${at.map((value) => value.toFixed(2)).join(", ")})`;
-      output.textContent = `${where}: ${images.toLocaleString("en")} image${images === 1 ? "" : "s"}${images ? `, most of cluster ${plane.labels[cell]}` : ""}`;
+      const told = images ? `, most of cluster ${plane.labels[cell]}` : "";
+      output.textContent = `${where}: ${images.toLocaleString("en")} image${images === 1 ? "" : "s"}${told}`;
     },
   });
   canvas.onpointerleave = () => { output.textContent = reading; };
@@ -87,13 +91,15 @@ function landscapeViewer(root, planes, look, colours, choose) {
 async function prepared(plane, ramp, colours) {
   const images = await unpacked(plane.images, Uint32Array), labels = await unpacked(plane.labels, Uint16Array);
   const painted = (colourOf) => cellPicture(plane.side, images, colourOf);
-  const picture = { images: painted(densityColour(images, ramp)), labels: painted((cell) => colours[labels[cell] - 1]) };
+  const labelColour = (cell) => colours[labels[cell] - 1];
+  const picture = { images: painted(densityColour(images, ramp)), labels: painted(labelColour) };
   return { ...plane, images, labels, picture };
 }
 
 // The cells as a picture, one pixel each, the first row at the bottom.
 function cellPicture(side, images, colourOf) {
-  const canvas = new OffscreenCanvas(side, side), context = canvas.getContext("2d"), image = context.createImageData(side, side);
+  const canvas = new OffscreenCanvas(side, side), context = canvas.getContext("2d");
+  const image = context.createImageData(side, side);
   for (let cell = 0; cell < images.length; cell++) {
     if (!images[cell]) continue;
     const row = side - 1 - Math.floor(cell / side);

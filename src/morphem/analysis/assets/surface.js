@@ -1,4 +1,4 @@
-// The surface of a cube of bytes at a level: one vertex in every cell that it crosses (naive surface nets, S. Gibson 1998).
+// The surface of a cube of bytes at a level: one vertex in every cell that it crosses (surface nets, S. Gibson, 1998).
 // Points are (x, y, z) about the middle, the cube's half side being 1; faces are triangles of vertex numbers.
 function surfaceNet(cube, side, level) {
   const step = [1, side, side * side];
@@ -112,7 +112,7 @@ function fill(seen, p, q, r, side, depth, bright) {
 
 // The instrument: a choice of maps, a level, a view. `show(i)` turns to map i.
 function surfaceViewer(root, blocks, look) {
-  const canvas = root.querySelector("canvas"), choice = root.querySelector("select"), level = root.querySelector("input");
+  const [canvas, choice, level] = ["canvas", "select", "input"].map((name) => root.querySelector(name));
   const cubes = new Map(), front = [1, 0, 0, 0, 1, 0, 0, 0, 1];
   let turn = front, size = 1, fit = 0, mesh = null, waiting = 0;
   blocks.forEach((block, i) => choice.add(new Option(block.title, i)));
@@ -125,10 +125,12 @@ function surfaceViewer(root, blocks, look) {
   };
   const about = (axis, angle) => {
     const [c, s] = [Math.cos(angle), Math.sin(angle)];
-    const [[ax, ay, az], [bx, by, bz]] = axis === "y" ? [turn.slice(0, 3), turn.slice(6)] : [turn.slice(3, 6), turn.slice(6)];
-    const first = [c * ax + s * bx, c * ay + s * by, c * az + s * bz];
-    const second = [c * bx - s * ax, c * by - s * ay, c * bz - s * az];
-    turn = axis === "y" ? [...first, ...turn.slice(3, 6), ...second] : [...turn.slice(0, 3), ...first, ...second];
+    const row = axis === "y" ? 0 : 3, next = [...turn];
+    for (let i = 0; i < 3; i++) {
+      next[row + i] = c * turn[row + i] + s * turn[6 + i];
+      next[6 + i] = c * turn[6 + i] - s * turn[row + i];
+    }
+    turn = next;
   };
   const cut = async () => {
     const block = blocks[choice.value];
