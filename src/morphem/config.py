@@ -22,6 +22,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def to_words(values: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    """The flags that give plain values to a command, those left out that are its defaults."""
+    words = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if value is None or value == defaults.get(name):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
 def from_plain(kind: type[T], values: dict[str, Any], where: str) -> T:
     """The dataclass `kind` from plain values, checked.
 

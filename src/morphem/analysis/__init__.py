@@ -36,13 +36,26 @@ class Analysis:
 
 
 def analyze(ensemble: "Ensemble", settings: Analysis | None = None, seed: int = 0) -> Path:
-    """Write `analysis/` in the run's folder, whole or not at all, and report.html beside it; the report's path.
+    """Write `analysis/` in the run's folder, whole or not at all, then report.html beside it; the report's path.
 
     Errors: InputError where there are more clusters than distinct latents, or the kernel is asked for in vain.
     """
     from morphem.analysis.report import write_analysis
 
+    with replacing_folder(ensemble.folder / "analysis") as folder:
+        write_analysis(folder, ensemble, settings or Analysis(), seed)
+    return write_report(ensemble)
+
+
+def write_report(ensemble: "Ensemble") -> Path:
+    """Write report.html of a run that was analysed, with the verdicts that it has by now; its path.
+
+    Errors: InputError where the run was not analysed.
+    """
+    from morphem.analysis.page import render
+
     report = ensemble.folder / "report.html"
-    with replacing(report) as page, replacing_folder(ensemble.folder / "analysis") as folder:
-        write_analysis(folder, page, ensemble, settings or Analysis(), seed)
+    text = render(ensemble)
+    with replacing(report) as page:
+        page.write_text(text, encoding="utf-8")
     return report

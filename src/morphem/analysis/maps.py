@@ -3,7 +3,7 @@
 Axes: m maps of a series, q latent.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class Series:
     axis: str
     pixel_A: float
     """Of the pictures."""
+    resolution_A: tuple[float | None, ...]
+    """Of each map's half maps, where its decoder makes any."""
 
     def differences(self) -> np.ndarray:
         """Each projection minus the mean of all: what moves, whatever the grey scale of the consensus."""
@@ -46,6 +48,14 @@ def decoded(
     return tracked(ensemble.decode(z_mq, decoder, box), len(z_mq), "Decoding", "maps")
 
 
+def _measured(ensemble: Ensemble, z_mq: np.ndarray, decoder: str) -> Iterator[tuple[np.ndarray, float | None]]:
+    """The maps, and the resolution of their half maps where the decoder makes any."""
+    if decoder != "kernel":
+        return ((map_zyx, None) for map_zyx in decoded(ensemble, z_mq, decoder))
+    states = tracked(ensemble.kernel.states(z_mq), len(z_mq), "Decoding", "maps")
+    return ((state.map_zyx, state.resolution_A(ensemble.pixel_A)) for state in states)
+
+
 def write_series(
     folder: Path, name: str, ensemble: Ensemble, z_mq: np.ndarray, camera: Camera, decoder: str = "model"
 ) -> Series:
@@ -55,14 +65,16 @@ def write_series(
     """
     files = [f"{name}/{map_name(number)}" for number in range(1, len(z_mq) + 1)]
     projections: dict[str, list[np.ndarray]] = {axis: [] for axis in VIEWS}
-    for file, map_zyx in zip(files, decoded(ensemble, z_mq, decoder), strict=True):
+    resolutions = []
+    for file, (map_zyx, resolution_A) in zip(files, _measured(ensemble, z_mq, decoder), strict=True):
+        resolutions.append(resolution_A)
         write_map(folder / file, map_zyx, ensemble.pixel_A)
         for axis, seen in projections.items():
             seen.append(camera.seen(map_zyx, axis).sum(0))
     axis = max(VIEWS, key=lambda axis: float(np.var(projections[axis], axis=0).sum()))
     pictures = tuple(camera.picture(read_map(folder / file)[0], axis) for file in files)
     (folder / f"{name}.cxc").write_text(chimerax_script(files, camera.level, playing=name != "kmeans"))
-    return Series(name, z_mq, pictures, axis, ensemble.pixel_A)
+    return Series(name, z_mq, pictures, axis, ensemble.pixel_A, tuple(resolutions))
 
 
 def chimerax_script(files: Sequence[str], level: float, playing: bool) -> str:

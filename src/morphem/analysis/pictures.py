@@ -53,6 +53,19 @@ class Camera:
         seen_vuw = self.seen(map_zyx, axis)
         return Picture(lit_surface(seen_vuw, self.level), seen_vuw.sum(0), seen_vuw[self.reach])
 
+    def block(self, map_zyx: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+        """The kept cube on `side` voxels per axis as bytes, to be turned in a browser, and the density of one step.
+
+        What is far below the contour level is 0, and so is the rim, so that every surface closes.
+        """
+        fine_zyx = resized(self.seen(map_zyx, "z"), side)
+        step = max(float(fine_zyx.max()), 2 * self.level, 1e-30) / 255
+        fine_zyx[fine_zyx < self.level / 4] = 0
+        inner = (slice(1, -1),) * 3
+        byte_zyx = np.zeros(fine_zyx.shape, np.uint8)
+        byte_zyx[inner] = np.round(fine_zyx[inner] / step)
+        return byte_zyx, step
+
 
 def towards_viewer(map_zyx: np.ndarray, axis: str) -> np.ndarray:
     """The map's axes turned, never mirrored, to (towards the viewer, up, right), as `VIEWS` says."""

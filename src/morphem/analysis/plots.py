@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from morphem.analysis.latent import Principal
 from morphem.analysis.maps import Series
-from morphem.analysis.pictures import VIEWS, Picture
+from morphem.analysis.pictures import SIDE, VIEWS, Picture
 from morphem.inference.clusters import Clusters
 from morphem.physics.fsc import GOLD, HalfMapFsc
 
@@ -26,6 +26,11 @@ STYLE = Path(__file__).with_name("morphem.mplstyle")
 STEEL = "#8fb3d9"
 INK = "#22303c"
 SCALE_BARS_A = np.array([10, 20, 50, 100, 200, 500])
+DENSITY = "cividis_r"
+"""Colours of how many images there are: the more, the darker, for every eye and in print."""
+SMOOTH = {"interpolation": "antialiased"}
+OUTLINED = 0.25
+"""Of the largest difference in a series."""
 ACROSS = 10
 """Most maps in a row of a montage."""
 
@@ -87,14 +92,14 @@ def fsc(curves: HalfMapFsc) -> Figure:
     figure = Figure(figsize=(4.0, 3.3))
     axes = figure.subplots()
     frequency_s = curves.frequency_s
-    for name, value_s, first, colour, width in (
-        ("unmasked", curves.unmasked_s, 1, "#56B4E9", 1.4),
-        ("masked", curves.masked_s, 1, "#0072B2", 1.4),
-        ("masked, phases randomised", curves.randomised_s, curves.randomised_from, "#CC79A7", 1.0),
-        ("masked, corrected", curves.corrected_s, 1, "black", 1.8),
+    for name, value_s, first, colour, line in (
+        ("unmasked", curves.unmasked_s, 1, "#56B4E9", "--"),
+        ("masked", curves.masked_s, 1, "#0072B2", "-"),
+        ("masked, phases randomised", curves.randomised_s, curves.randomised_from, "#CC79A7", ":"),
+        ("masked, corrected", curves.corrected_s, 1, "black", "-"),
     ):
         if first is not None:
-            axes.plot(frequency_s[first:], value_s[first:], label=name, color=colour, linewidth=width)
+            axes.plot(frequency_s[first:], value_s[first:], label=name, color=colour, linestyle=line)
     axes.axhline(GOLD, color="#4a5560", linewidth=0.8, linestyle=(0, (4, 3)))
     axes.axhline(0, color="#c8ced4", linewidth=0.8, zorder=0)
     if curves.resolution_A and 1 / curves.resolution_A < frequency_s[-1]:
@@ -147,7 +152,7 @@ def plane(point_n2: np.ndarray, clusters: Clusters, names: tuple[str, str]) -> F
     colour_n3 = colour_k3[clusters.label_n[order_n] - 1]
     groups.scatter(*point_n2[order_n].T, s=size, c=colour_n3, linewidths=0, rasterized=True)
     grid = int(np.clip(np.sqrt(len(point_n2)) * 0.5, 15, 90))
-    cells = density.hexbin(*point_n2.T, gridsize=grid, mincnt=1, cmap="cividis", linewidths=0.2, bins="log")
+    cells = density.hexbin(*point_n2.T, gridsize=grid, mincnt=1, cmap=DENSITY, linewidths=0.2, bins="log")
     figure.colorbar(cells, ax=density, label="Images per cell", pad=0.02, format=ticker.FormatStrFormatter("%d"))
     for axes, name in ((groups, "Clusters"), (density, "Density")):
         _centres(axes, point_n2[clusters.centre_k])
@@ -184,29 +189,40 @@ def montage(series: Series, captions: Sequence[str], colours: np.ndarray) -> Fig
     rows = -(-count // across)
     figure = Figure(figsize=(0.92 * max(across, 4), 2.1 * rows))
     grid = figure.subplots(2 * rows, across, squeeze=False)
-    differences = series.differences()
-    limit = max(float(np.abs(differences).max()), 1e-12)
+    differences, limit = _differences(series)
     for number, (picture, difference, caption) in enumerate(zip(series.pictures, differences, captions, strict=True)):
         row, column = divmod(number, across)
-        _picture(grid[2 * row, column], painted(picture.surface_uw2, colours[number]), title=caption)
-        _picture(grid[2 * row + 1, column], difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        _picture(grid[2 * row, column], painted(picture.surface_uw2, colours[number]), title=caption, **SMOOTH)
+        _picture(grid[2 * row + 1, column], signed(difference, limit), **SMOOTH)
     for axes in grid.T.ravel():
         axes.set_axis_off()
-    _scale_bar(grid[1, 0], len(differences[0]), series.pixel_A, INK)
+    _scale_bar(grid[1, 0], SIDE, series.pixel_A * len(differences[0]) / SIDE, INK)
     return figure
 
 
 def frames(series: Series, colours: np.ndarray) -> list[np.ndarray]:
     """What a player shows: surface and difference side by side, RGB (up, right, 3)."""
+    differences, limit = _differences(series)
+    drawn = zip(series.pictures, differences, colours, strict=True)
+    return [
+        np.concatenate([painted(picture.surface_uw2, colour), signed(difference, limit)], axis=1)
+        for picture, difference, colour in drawn
+    ]
+
+
+def _differences(series: Series) -> tuple[np.ndarray, float]:
+    """Those of a series, and the largest of them."""
     differences = series.differences()
-    limit = max(float(np.abs(differences).max()), 1e-12)
-    pairs = []
-    for picture, difference, colour in zip(series.pictures, differences, colours, strict=True):
-        surface = painted(picture.surface_uw2, colour)
-        smooth = np.asarray(ndimage.zoom(difference, len(surface) / len(difference), order=1))
-        shade = colormaps["RdBu_r"](0.5 + 0.5 * smooth / limit)[..., :3]
-        pairs.append(np.concatenate([surface, shade], axis=1))
-    return pairs
+    return differences, max(float(np.abs(differences).max()), 1e-12)
+
+
+def signed(difference_uw: np.ndarray, limit: float) -> np.ndarray:
+    """More in red with an outline, so that it is told from less, in blue, without colours too; RGB (up, right, 3)."""
+    smooth_uw = np.asarray(ndimage.zoom(difference_uw, SIDE / len(difference_uw), order=1))
+    rgb_uw3 = colormaps["RdBu_r"](0.5 + 0.5 * smooth_uw / limit)[..., :3]
+    more_uw = smooth_uw > OUTLINED * limit
+    rgb_uw3[more_uw & ~ndimage.binary_erosion(more_uw, iterations=2)] = to_rgb(INK)
+    return rgb_uw3
 
 
 def _picture(axes: Axes, picture: np.ndarray, title: str = "", **look) -> None:

@@ -1,97 +1,61 @@
-"""Everything that `analysis/` holds: tables, maps, figures, and one page that shows them and needs nothing else.
+"""Everything that `analysis/` holds: tables, maps, figures, and what the page that shows them is made of.
 
 Axes: n images, q latent, p principal components, k clusters, m maps of a series.
 """
 
-import base64
-import io
-from dataclasses import dataclass, field
+import shlex
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
-from matplotlib.image import imsave
+from scipy.stats import binomtest
 
 from morphem.analysis import Analysis, latent, plots
-from morphem.analysis.decoders import better_decoder
+from morphem.analysis.decoders import Verdict, better_decoder
+from morphem.analysis.landscape import Landscape
 from morphem.analysis.latent import Principal
 from morphem.analysis.maps import Series, camera_of, write_series
+from morphem.analysis.page import Page, painting, rgb
 from morphem.analysis.pictures import VIEWS, Camera
+from morphem.config import to_plain, to_words
 from morphem.ensemble import Ensemble
-from morphem.inference.clusters import Clusters, cluster, count_distinct
+from morphem.inference.clusters import Clusters, cluster, count_distinct, map_name
+from morphem.io.mrc import read_map
 from morphem.physics.fsc import HalfMapFsc, read_fsc_star
-from morphem.run import NOTICE
 
-PAGE_DPI = 110
-"""Figures are shown at this many of the page's pixels per inch, so that all their letters have one size."""
 UNPLOTTED = {"epoch", "seconds", "skipped", "images_per_s"}
 """Records of history.jsonl that say nothing about convergence."""
+CONSENSUS_SIDE, STATE_SIDE = 64, 48
+"""Voxels per axis of the maps that the page turns."""
 
 
-@dataclass
-class Page:
-    """What the report's template is filled with; figures are written as they are added."""
-
-    folder: Path
-    facts: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Name -> data URI, width in the page's pixels."""
-
-    def add(self, name: str, figure: Figure) -> None:
-        """Write `name`.png and keep it for the page."""
-        path = self.folder / f"{name}.png"
-        plots.save(figure, path)
-        self.figures[name] = data_uri(path.read_bytes()), round(PAGE_DPI * figure.get_figwidth())
-
-    def write(self, report: Path) -> None:
-        """The page, with all its figures inside."""
-        loader = PackageLoader("morphem.analysis", ".")
-        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=loader)
-        text = environment.get_template("report.html.j2").render(figures=self.figures, **self.facts)
-        report.write_text(text, encoding="utf-8")
-
-
-def write_analysis(folder: Path, report: Path, ensemble: Ensemble, settings: Analysis, seed: int) -> None:
-    """Fill an empty folder: the consensus and its FSC; with latents also tables, clusters and paths; then the page."""
+def write_analysis(folder: Path, ensemble: Ensemble, settings: Analysis, seed: int) -> None:
+    """Fill an empty folder: the consensus and its FSC; with latents also tables, clusters and paths."""
     if settings.decoder == "kernel":
         _ = ensemble.kernel  # refuses a run that it cannot decode, before anything is drawn
     camera = camera_of(ensemble)
-    page = Page(folder, _facts(ensemble))
-    curves = _consensus(page, ensemble, camera)
-    page.facts |= {"resolution": _resolution(curves), "history": _history(page, ensemble)}
-    page.facts |= _latents(page, ensemble, settings, seed, camera) if ensemble.latent_dim else {"latent": None}
-    page.write(report)
-    if verdict := page.facts.get("verdict"):
+    page = Page(folder, _facts(ensemble, settings, seed))
+    page.facts["resolution"] = _resolution(_consensus(page, ensemble, camera))
+    _history(page, ensemble)
+    verdict = _latents(page, ensemble, settings, seed, camera) if ensemble.latent_dim else None
+    page.write()
+    if verdict:
         verdict.record(ensemble.folder)
 
 
-def data_uri(png: bytes) -> str:
-    """A picture as part of a page."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _facts(ensemble: Ensemble) -> dict[str, Any]:
-    """What was run, with what, and what it warned of."""
-    folder, config = ensemble.folder, ensemble.config
-    log = (folder / "run.log").read_text().splitlines() if (folder / "run.log").is_file() else []
-    citations = folder / "citations.bib"
-    return {
-        "run": folder.resolve().name,
-        "config": config,
-        "images": len(ensemble),
-        "latent_dim": ensemble.latent_dim,
-        "warnings": [line.partition(NOTICE)[2] for line in log if NOTICE in line],
-        "citations": citations.read_text() if citations.is_file() else "",
-    }
+def _facts(ensemble: Ensemble, settings: Analysis, seed: int) -> dict[str, Any]:
+    words = to_words(to_plain(settings) | {"seed": seed}, to_plain(Analysis()) | {"seed": 0})
+    analyze = shlex.join(["morphem", "analyze", ensemble.folder.resolve().name, *words])
+    return {"analyze": analyze, "analysed": f"{datetime.now():%Y-%m-%d %H:%M}", "latent": None, "players": []}
 
 
 def _consensus(page: Page, ensemble: Ensemble, camera: Camera) -> HalfMapFsc | None:
     """Pictures of the consensus; its half maps' FSC where there is one."""
     pictures = {axis: camera.picture(ensemble.consensus_zyx, axis) for axis in VIEWS}
     page.add("consensus", plots.consensus(pictures, ensemble.pixel_A))
+    page.add_block("Consensus", camera, ensemble.consensus_zyx, CONSENSUS_SIDE, plots.STEEL)
     path = ensemble.folder / "maps" / "consensus_fsc.star"
     if not path.is_file():
         return None
@@ -106,18 +70,17 @@ def _resolution(curves: HalfMapFsc | None) -> str:
     return f"{curves.resolution_A:.2f} Å" if curves.resolution_A else f"Nyquist ({2 * curves.pixel_A:.2f} Å)"
 
 
-def _history(page: Page, ensemble: Ensemble) -> bool:
-    """Plot every number that was recorded in at least two epochs; False where there is none."""
+def _history(page: Page, ensemble: Ensemble) -> None:
+    """Plot every number that was recorded in at least two epochs."""
     records = [record for record in ensemble.history if isinstance(record.get("epoch"), (int, float))]
     numbers = [name for record in records for name, value in record.items() if type(value) in (int, float)]
     names = [name for name in dict.fromkeys(numbers) if name not in UNPLOTTED and numbers.count(name) > 1]
     if names:
         page.add("history", plots.history(records, names[:9]))
-    return bool(names)
 
 
-def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, camera: Camera) -> dict[str, Any]:
-    """Cluster, decode, draw; the tables coordinates, clusters and maps."""
+def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, camera: Camera) -> Verdict:
+    """Cluster, decode, draw; the tables coordinates, clusters and maps. The decoder that was taken."""
     principal = latent.principal_components(ensemble.z_nq)
     most = count_distinct(ensemble.z_nq) if ensemble.weight_nc.shape[1] > 1 else settings.clusters
     clusters = cluster(ensemble.z_nq, min(settings.clusters, most), seed)
@@ -133,14 +96,14 @@ def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, came
         for name, z_mq in (centres | paths).items()
     )
     _write_tables(page.folder, principal, clusters, plane_n2, [states, *followed])
-    _draw_states(page, states, clusters)
-    players = [_player(page, series) for series in followed]
-    return {
-        "verdict": verdict,
+    page.facts |= {
         "latent": _components(principal, ensemble),
-        "states": {"count": len(clusters.centre_k), "axis": states.axis, "decoder": verdict.sentence},
-        "players": players,
+        "decoder": verdict.sentence,
+        "states": _states(page, states, clusters, camera),
+        "seen_along": states.axis,
+        "players": [_player(page, series) for series in followed],
     }
+    return verdict
 
 
 def _draw_latent(page: Page, principal: Principal, clusters: Clusters, plane_n2: np.ndarray | None) -> None:
@@ -148,10 +111,13 @@ def _draw_latent(page: Page, principal: Principal, clusters: Clusters, plane_n2:
     if len(names) == 1:
         page.add("pca", plots.line(principal.coordinate_np[:, 0], clusters, "z − mean"))
         return
-    page.add("pca", plots.plane(principal.coordinate_np[:, :2], clusters, (names[0], names[1])))
-    page.add("variance", plots.variance(principal))
+    planes = [("pca", "Principal components", (names[0], names[1]), principal.coordinate_np[:, :2])]
     if plane_n2 is not None:
-        page.add("umap", plots.plane(plane_n2, clusters, ("UMAP 1", "UMAP 2")))
+        planes.append(("umap", "UMAP", ("UMAP 1", "UMAP 2"), plane_n2))
+    for name, title, axes, point_n2 in planes:
+        page.add(name, plots.plane(point_n2, clusters, axes))
+        page.add_landscape(title, axes, Landscape.of(point_n2, clusters))
+    page.add("variance", plots.variance(principal))
 
 
 def _components(principal: Principal, ensemble: Ensemble) -> list[dict[str, Any]]:
@@ -163,12 +129,38 @@ def _components(principal: Principal, ensemble: Ensemble) -> list[dict[str, Any]
     ]
 
 
-def _draw_states(page: Page, series: Series, clusters: Clusters) -> None:
-    """The montage of the k-means maps, with the number and share of their images."""
-    images_k = clusters.images_k
-    rows = enumerate(zip(images_k, percentages(images_k), strict=True), start=1)
-    captions = [f"{number}\n{count:,} ({share} %)" for number, (count, share) in rows]
-    page.add(series.name, plots.montage(series, captions, plots.series_colours(len(captions))))
+def _states(page: Page, series: Series, clusters: Clusters, camera: Camera) -> list[dict[str, Any]]:
+    """The montage of the k-means maps, and of every one its picture, images and resolution."""
+    images_k, colours = clusters.images_k, plots.series_colours(len(series.pictures))
+    shares = percentages(images_k)
+    captions = [f"{k}\n{n:,} ({share} %)" for k, (n, share) in enumerate(zip(images_k, shares, strict=True), start=1)]
+    page.add(series.name, plots.montage(series, captions, colours))
+    page.data["colours"] = rgb(colours)
+    for number, colour in enumerate(colours, start=1):
+        map_zyx = read_map(page.folder / series.name / map_name(number))[0]
+        page.add_block(f"State {number}", camera, map_zyx, STATE_SIDE, colour)
+    return [
+        {
+            "picture": painting(plots.painted(one.surface_uw2, colours[k])),
+            "images": int(images_k[k]),
+            "share": shares[k],
+            "interval": _interval(int(images_k[k]), int(images_k.sum())),
+            "resolution_A": series.resolution_A[k],
+            "row": int(clusters.centre_k[k]),
+            "z": _coordinates(series.z_mq[k]),
+        }
+        for k, one in enumerate(series.pictures)
+    ]
+
+
+def _interval(images: int, total: int) -> str:
+    """What the share of images is known to, 95 % (Wilson), if all that is uncertain is which images were taken."""
+    interval = binomtest(images, total).proportion_ci(method="wilson")
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _coordinates(z_q: np.ndarray) -> str:
+    return "(" + ", ".join(f"{value:.2f}" for value in z_q) + ")"
 
 
 def percentages(count_k: np.ndarray) -> list[str]:
@@ -183,21 +175,13 @@ def _player(page: Page, series: Series) -> dict[str, Any]:
     """A film strip, and its frames for the page's slider."""
     colours = plots.series_colours(len(series.pictures))
     page.add(series.name, plots.montage(series, [str(m + 1) for m in range(len(colours))], colours))
-    z = [", ".join(f"{value:.2f}" for value in z_q) for z_q in series.z_mq]
-    uris = [data_uri(_png(frame)) for frame in plots.frames(series, colours)]
     return {
         "name": series.name,
         "title": f"Principal component {series.name[2:]}",
-        "frames": uris,
-        "z": z,
+        "frames": [painting(frame) for frame in plots.frames(series, colours)],
+        "z": [_coordinates(z_q) for z_q in series.z_mq],
         "axis": series.axis,
     }
-
-
-def _png(rgb_uw3: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    imsave(file, rgb_uw3, format="png", origin="lower")
-    return file.getvalue()
 
 
 def _write_tables(
@@ -213,8 +197,8 @@ def _write_tables(
     labels = pd.DataFrame({"index": index_n, "label": clusters.label_n, "centre": centre_n})
     labels.to_parquet(folder / "clusters.parquet")
     maps = [
-        {"series": one.name, "map": m, **{f"z_{i}": value for i, value in enumerate(z_q)}}
+        {"series": one.name, "map": m, "resolution_A": known, **{f"z_{i}": value for i, value in enumerate(z_q)}}
         for one in series
-        for m, z_q in enumerate(one.z_mq, start=1)
+        for m, (z_q, known) in enumerate(zip(one.z_mq, one.resolution_A, strict=True), start=1)
     ]
     pd.DataFrame(maps).to_parquet(folder / "maps.parquet")

@@ -1,9 +1,9 @@
 """What to type, or which job to start, in the program that a table of particles was written for."""
 
 import shlex
-from dataclasses import fields
 from pathlib import Path
 
+from morphem.config import to_plain, to_words
 from morphem.data.dataset import Source
 
 MASKED = 0.8
@@ -37,11 +37,8 @@ def next_commands(
 
 def fit_command(source: Source) -> str:
     """The fit of a source, with every option that it was given."""
-    words = ["morphem", "fit", "vae", str(source.particles)]
-    for option in fields(source)[1:]:
-        value = getattr(source, option.name)
-        if value not in (None, False):
-            words += [f"--{option.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    given = {name: value for name, value in to_plain(source).items() if value is not False}
+    words = ["morphem", "fit", "vae", given.pop("particles"), *to_words(given, {})]
     return _shown("Next in morphem:", [shlex.join([*words, "-o", "RUN"])])
 
 
