@@ -20,6 +20,7 @@ SCRIPTS = {
     "linear.py size": (),
     "linear.py relion70S": ("MORPHEM_DATA",),
     "abinitio.py": (),
+    "analysis.py": (),
     "main_job.py": ("MORPHEM_DATA",),
     "networks.py --pin": (),
     "networks.py --pin --box 128 --images 2000": (),
