@@ -17,13 +17,15 @@ from matplotlib.image import imsave
 
 from morphem.analysis import Analysis, latent, plots
 from morphem.analysis.decoders import better_decoder
+from morphem.analysis.free_energy import write_densities
+from morphem.analysis.landscape import write_landscape
 from morphem.analysis.latent import Principal
 from morphem.analysis.maps import Series, camera_of, write_series
 from morphem.analysis.pictures import VIEWS, Camera
 from morphem.ensemble import Ensemble
 from morphem.inference.clusters import Clusters, cluster, count_distinct
 from morphem.physics.fsc import HalfMapFsc, read_fsc_star
-from morphem.run import NOTICE
+from morphem.run import NOTICE, say
 
 PAGE_DPI = 110
 """Figures are shown at this many of the page's pixels per inch, so that all their letters have one size."""
@@ -120,11 +122,13 @@ def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, came
     """Cluster, decode, draw; the tables coordinates, clusters and maps."""
     principal = latent.principal_components(ensemble.z_nq)
     most = count_distinct(ensemble.z_nq) if ensemble.weight_nc.shape[1] > 1 else settings.clusters
-    clusters = cluster(ensemble.z_nq, min(settings.clusters, most), seed)
+    clusters = cluster(ensemble.z_nq, min(settings.clusters, most), seed, by=settings.cluster_by)
     verdict = better_decoder(ensemble, settings.decoder, seed)
     embedded = settings.umap and ensemble.latent_dim > 2 and len(ensemble) > 4
     plane_n2 = latent.embed(ensemble.z_nq, seed) if embedded else None
     _draw_latent(page, principal, clusters, plane_n2)
+    for name, figure in write_densities(page.folder, ensemble, principal, clusters, seed).items():
+        page.add(name, figure)
     count = ensemble.latent_dim if settings.axes is None else min(settings.axes, ensemble.latent_dim)
     centres = {"kmeans": ensemble.z_nq[clusters.centre_k]}
     paths = {f"pc{i + 1}": principal.path(i, settings.frames) for i in range(count)}
@@ -134,11 +138,22 @@ def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, came
     )
     _write_tables(page.folder, principal, clusters, plane_n2, [states, *followed])
     _draw_states(page, states, clusters)
+    if settings.landscape:
+        count, joined = settings.landscape, settings.landscape_states
+        page.add("landscape", write_landscape(page.folder, ensemble, count, joined, camera, verdict.name, seed))
+    for series in followed:
+        if series.around.warning:
+            say(f"{NOTICE}{series.name}: {series.around.warning}")
     players = [_player(page, series) for series in followed]
     return {
         "verdict": verdict,
         "latent": _components(principal, ensemble),
-        "states": {"count": len(clusters.centre_k), "axis": states.axis, "decoder": verdict.sentence},
+        "states": {
+            "count": len(clusters.centre_k),
+            "by": settings.cluster_by,
+            "axis": states.axis,
+            "decoder": verdict.sentence,
+        },
         "players": players,
     }
 
@@ -182,7 +197,9 @@ def percentages(count_k: np.ndarray) -> list[str]:
 def _player(page: Page, series: Series) -> dict[str, Any]:
     """A film strip, and its frames for the page's slider."""
     colours = plots.series_colours(len(series.pictures))
-    page.add(series.name, plots.montage(series, [str(m + 1) for m in range(len(colours))], colours))
+    off_data, density = series.around.off_data_f, series.around.density_f
+    captions = [f"({m})" if off else str(m) for m, off in enumerate(off_data, start=1)]
+    page.add(series.name, plots.montage(series, captions, colours))
     z = [", ".join(f"{value:.2f}" for value in z_q) for z_q in series.z_mq]
     uris = [data_uri(_png(frame)) for frame in plots.frames(series, colours)]
     return {
@@ -190,6 +207,8 @@ def _player(page: Page, series: Series) -> dict[str, Any]:
         "title": f"Principal component {series.name[2:]}",
         "frames": uris,
         "z": z,
+        "near": ["no images are near" if off else f"density {d:.2g}" for d, off in zip(density, off_data, strict=True)],
+        "off_data": int(off_data.sum()),
         "axis": series.axis,
     }
 
@@ -213,8 +232,8 @@ def _write_tables(
     labels = pd.DataFrame({"index": index_n, "label": clusters.label_n, "centre": centre_n})
     labels.to_parquet(folder / "clusters.parquet")
     maps = [
-        {"series": one.name, "map": m, **{f"z_{i}": value for i, value in enumerate(z_q)}}
+        {"series": one.name, "map": m, **{f"z_{i}": value for i, value in enumerate(z_q)}, **facts}
         for one in series
-        for m, z_q in enumerate(one.z_mq, start=1)
+        for m, (z_q, facts) in enumerate(zip(one.z_mq, one.around.facts, strict=True), start=1)
     ]
     pd.DataFrame(maps).to_parquet(folder / "maps.parquet")
