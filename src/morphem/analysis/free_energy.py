@@ -113,7 +113,7 @@ def draw_populations(states: pd.DataFrame) -> Figure:
     middle, low, high = (100 * states[name] for name in ("corrected", "low", "high"))
     reach = np.abs([np.minimum(low, middle) - middle, np.maximum(high, middle) - middle])
     axes.errorbar(states["label"], middle, reach, fmt="o", markersize=3, color="#D55E00", label="corrected, 95 %")
-    axes.set(xlabel="Cluster", ylabel="Share (%)", xticks=states["label"])
+    axes.set(xlabel="Cluster", ylabel="Share (%)", xticks=states["label"], ylim=(0, 1.3 * high.max()))
     axes.tick_params(axis="x", labelsize=7)
     axes.legend(loc="best")
     return figure
