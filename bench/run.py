@@ -22,6 +22,7 @@ SCRIPTS = {
     "abinitio.py": (),
     "auto.py": (),
     "when_it_fails.py": (),
+    "analysis.py": (),
     "main_job.py": ("MORPHEM_DATA",),
     "networks.py --pin": (),
     "networks.py --pin --box 128 --images 2000": (),

@@ -113,29 +113,29 @@ def test_the_surface_is_that_of_the_map(browser, report):
 
 def test_the_landscape_is_read_moved_and_chosen_from(browser, report):
     browser.open(report, 1280)
-    total = browser.js("unpacked(data.landscapes[0].images, Uint32Array).then((n) => n.reduce((a, b) => a + b))")
+    total = browser.js("unpacked(data.planes[0].images, Uint32Array).then((n) => n.reduce((a, b) => a + b))")
     assert total == pytest.approx(150, abs=4)
-    seen = [browser.js("pixels('#landscape')")]
+    seen = [browser.js("pixels('#planes')")]
     x, y = place_of(browser, 4)
     browser.mouse("mouseMoved", x, y)
-    reading = browser.js("document.querySelector('#landscape output').textContent")
+    reading = browser.js("document.querySelector('#planes output').textContent")
     assert " image" in reading and "cluster 4" in reading
     browser.drag((x, y), (x, y))
     assert browser.js("document.querySelector('#chosen h3').textContent") == "State 4"
-    seen.append(browser.js("pixels('#landscape')"))
+    seen.append(browser.js("pixels('#planes')"))
     browser.mouse("mouseWheel", x, y, deltaX=0, deltaY=-200)
-    seen.append(browser.js("pixels('#landscape')"))
+    seen.append(browser.js("pixels('#planes')"))
     for button in ("[data-colour=labels]", "[data-plane='1']"):
-        browser.js(f'document.querySelector("#landscape {button}").click()')
-        seen.append(browser.js("pixels('#landscape')"))
+        browser.js(f'document.querySelector("#planes {button}").click()')
+        seen.append(browser.js("pixels('#planes')"))
     assert len({checksum for _, checksum in seen}) == 5 and all(0.02 < share < 0.9 for share, _ in seen)
     assert browser.complaints == []
 
 
 def place_of(browser, state: int) -> tuple[float, float]:
     """Where a state's number stands in the window, by the margins of the axes."""
-    left, top, width, height = browser.js("boxOf('#landscape')")
-    plane = browser.js("(({ frame, centres }) => ({ frame, centres }))(data.landscapes[0])")
+    left, top, width, height = browser.js("boxOf('#planes')")
+    plane = browser.js("(({ frame, centres }) => ({ frame, centres }))(data.planes[0])")
     (x0, y0, x1, y1), (x, y) = plane["frame"], plane["centres"][state - 1]
     return left + 46 + (width - 54) * (x - x0) / (x1 - x0), top + 8 + (height - 44) * (y1 - y) / (y1 - y0)
 

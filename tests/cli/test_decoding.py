@@ -52,7 +52,19 @@ def test_another_programs_latents_are_decoded(morphem, latents, tiny, name):
     assert half.shape == (24, 24, 24) and pixel_A == pytest.approx(8.0)
 
 
+@pytest.mark.parametrize("decoder", ["model", "kernel"])
+def test_decode_writes_how_near_the_frames_are(morphem, fitted, tmp_path, decoder):
+    out = tmp_path / "out"
+    words = ("--path", 3, 7, "--along", "graph", "--frames", 3, "--decoder", decoder)
+    ended = morphem("decode", fitted, "-o", out, *words)
+    assert ended.code == 0, ended.err
+    states = pd.read_csv(out / "states.csv")
+    assert list(states["map"]) == [1, 2, 3] and (states["density"] > 0).all() and set(states["off_data"]) <= {0, 1}
+    assert ("resolution_A" in states) == (decoder == "kernel")
+
+
 WRONG = {
+    "decode {run} -o {out} --image 3 --along graph": ("--along graph", "with --image"),
     "decode {run} -o {out} --mode simple --map-box 16": ("--map-box 16", "with --mode simple"),
     "decode {run} -o {out} --mode simple --decoder kernel": ("--decoder kernel", "with --mode simple"),
     "decode {run} -o {out} --image 3 --lowpass 20": ("--lowpass 20", "without --mode"),

@@ -95,6 +95,31 @@ def test_rows_by_number(morphem, analysed, tiny, tmp_path, write):
     same_rows(tmp_path / "a.star", tiny / "particles.star", [3, 7, 149])
 
 
+def test_images_of_a_region(morphem, analysed, tiny, tmp_path):
+    pc1 = pd.read_parquet(analysed / "analysis/coordinates.parquet")["pc1"]
+    z_1 = pd.read_parquet(analysed / "latents.parquet")["z_1"]
+    labels = pd.read_parquet(analysed / "analysis/clusters.parquet")["label"]
+    middle = float(pc1.median())
+    where = f"pc1>{middle:.9g} and z_1 <= 1e1 and label != 2"
+    ended = morphem("export", analysed, "-o", tmp_path / "a.star", "--where", where)
+    assert ended.code == 0, ended.err
+    row_n = np.flatnonzero((pc1 > middle) & (z_1 <= 10) & (labels != 2))
+    assert 0 < len(row_n) < 75
+    same_rows(tmp_path / "a.star", tiny / "particles.star", row_n)
+
+
+def test_images_by_what_a_validation_says_of_them(morphem, own, tiny, tmp_path):
+    junk = np.linspace(0, 1, 150)
+    junk[7] = np.nan
+    (own / "validation").mkdir()
+    pd.DataFrame({"index": np.arange(150), "junk": junk, "word": "a"}).to_parquet(own / "validation/particles.parquet")
+    assert morphem("export", own, "-o", tmp_path / "a.star", "--where", "junk<0.5").code == 0
+    same_rows(tmp_path / "a.star", tiny / "particles.star", np.flatnonzero(junk < 0.5))
+    assert "no column word" in morphem("export", own, "-o", tmp_path / "b.star", "--where", "word == 1").sentence
+    pd.DataFrame({"junk": junk[:9]}).to_parquet(own / "validation/particles.parquet")
+    assert "9 rows, expected 150" in morphem("export", own, "-o", tmp_path / "b.star", "--where", "junk<1").sentence
+
+
 def test_rows_of_a_table_without_a_run(morphem, tiny, tmp_path):
     np.save(tmp_path / "rows.npy", [0, 99])
     ended = morphem("export", tiny / "particles.star", "-o", tmp_path / "a.star", "--ind", tmp_path / "rows.npy")
@@ -421,6 +446,13 @@ REFUSED = {
     "no label": ("export {run} -o {out}.star --select ,", '--select ","', "as in 3,7"),
     "words for labels": ("export {run} -o {out}.star --select one", '--select "one"', "as in 3,7"),
     "clusters and rows": ("export {run} -o {out}.star --select 1 --ind {rows}", "--select --ind:", "give one of them"),
+    "a region and clusters": ("export {run} -o {out}.star --select 1 --where pc1<0", "--select --where:", "give one"),
+    "an unknown column": ("export {run} -o {out}.star --where pc9<0", "no column pc9; it has ", "pc1, pc2, label"),
+    "no comparison": ("export {run} -o {out}.star --where pc1", '"pc1" found', "as in"),
+    "code": ("export {run} -o {out}.star --where @pc1.sum()<0", '"@pc1.sum()<0" found', "as in"),
+    "no number": ("export {run} -o {out}.star --where pc1<pc2", '"pc1<pc2" found', "as in"),
+    "nobody": ("export {run} -o {out}.star --where pc1>1e9", "no image", "give wider limits"),
+    "a region of a table": ("export {table} -o {out}.star --where pc1>0", "--where: ", "is no run's folder"),
     "missing rows": ("export {run} -o {out}.star --ind {out}.npy", "out.npy: no such file"),
     "rows beyond": ("export {run} -o {out}.star --ind {rows}", "rows 0 to 150, expected 0 to 149"),
     "rows beyond a table": ("export {table} -o {out}.star --ind {rows}", "rows 0 to 150, expected 0 to 149"),

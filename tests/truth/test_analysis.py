@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.image import imread
+from sklearn.metrics import adjusted_rand_score
 
 from morphem.analysis import Analysis, analyze, latent
 from morphem.analysis.decoding import decode_series
+from morphem.analysis.landscape import Landscape
 from morphem.analysis.pictures import Camera, contour, lit_surface, resized, towards_viewer
 from morphem.analysis.report import percentages
 from morphem.config import write_yaml
@@ -244,3 +247,66 @@ def test_figures_are_drawn(analysed):
     for name in ("consensus", "fsc", "history", "variance", "pca", "umap", "kmeans", "pc1"):
         picture = imread(analysed[1] / f"{name}.png")
         assert picture.shape[1] > 300 and picture[..., :3].std() > 0.02
+
+
+def test_a_frame_off_the_data_is_known_in_the_table_and_shown(tmp_path, capsys):
+    ensemble = write_run(tmp_path / "run", 2)
+    angle_n = np.linspace(0, 2 * np.pi, IMAGES)
+    ring = LatentTable.read(ensemble.folder / "latents.parquet")
+    z_nq = np.stack([2 * np.cos(angle_n), np.sin(angle_n)], axis=1).astype(np.float32)
+    replace(ring, z_nq=z_nq).write(ensemble.folder / "latents.parquet")
+    report = analyze(Ensemble.open(ensemble.folder), Analysis(clusters=3, frames=5, axes=1))
+    maps = pd.read_parquet(report.parent / "analysis" / "maps.parquet")
+    path = maps[maps["series"] == "pc1"]
+    assert list(path["off_data"]) == [0, 1, 1, 1, 0] and path["density"].iloc[2] < 0.2
+    assert "pc1: 3 of 5 frames lie where there are no images: 2, 3, 4" in capsys.readouterr().err
+    assert report.read_text().count("no images are near<") == 3
+
+
+def test_densities_are_corrected_where_the_run_says_how_unsure_z_is(tmp_path):
+    ensemble = write_run(tmp_path / "run", 2)
+    table = LatentTable.read(ensemble.folder / "latents.parquet")
+    replace(table, cov_nqq=np.tile(0.1 * np.eye(2), (IMAGES, 1, 1))).write(ensemble.folder / "latents.parquet")
+    folder = analyze(Ensemble.open(ensemble.folder), Analysis(clusters=3, frames=2)).parent / "analysis"
+    states = pd.read_parquet(folder / "populations.parquet")
+    assert list(states["label"]) == [1, 2, 3] and states["images"].sum() == IMAGES
+    assert states["corrected"].sum() == pytest.approx(1, abs=1e-4)
+    assert pd.read_parquet(folder / "free_energy.parquet")["corrected"].min() == pytest.approx(0)
+    assert len(pd.read_parquet(folder / "free_energy_plane.parquet")) == 1600
+    assert imread(folder / "populations.png").std() > 0.02 and imread(folder / "free_energy.png").std() > 0.02
+
+
+def test_a_landscape_has_the_distances_of_its_maps_and_finds_their_groups():
+    rng = np.random.default_rng(0)
+    group_m = np.repeat([0, 1, 2], 10)
+    map_mv = rng.standard_normal((3, 400))[group_m] + 0.1 * rng.standard_normal((30, 400))
+    weight_m = rng.integers(1, 9, 30)
+    found = Landscape.of(map_mv, weight_m, 3)
+    assert adjusted_rand_score(group_m, found.state_m) == 1
+    assert found.axis_pv @ found.axis_pv.T == pytest.approx(np.eye(len(found.axis_pv)), abs=1e-6)
+    assert found.mean_v == pytest.approx(np.average(map_mv, axis=0, weights=weight_m))
+    exact = np.linalg.svd(np.sqrt(weight_m / weight_m.sum())[:, None] * (map_mv - found.mean_v))[1] ** 2
+    assert found.share_p == pytest.approx((exact / exact.sum())[:10], abs=1e-6)
+    first = found.means(map_mv)[found.state_m[0] - 1]
+    same = found.state_m == found.state_m[0]
+    assert first == pytest.approx(np.average(map_mv[same], axis=0, weights=weight_m[same]))
+
+
+def test_a_landscape_of_a_linear_run_is_its_latent(tmp_path):
+    """Maps of a linear volume are linear in z: two components hold all, and an image between maps lies between them."""
+    ensemble = write_run(tmp_path / "run", 2)
+    analyze(ensemble, Analysis(clusters=3, frames=2, landscape=60, landscape_states=4))
+    folder = ensemble.folder / "analysis" / "landscape"
+    images, maps, states = (pd.read_parquet(folder / f"{name}.parquet") for name in ("coordinates", "maps", "states"))
+    assert len(images) == IMAGES and len(maps) == 60 and states["images"].sum() == IMAGES
+    assert [name for name in maps if name.startswith("map_pc")] == ["map_pc1", "map_pc2"]
+    design = np.column_stack([ensemble.z_nq, np.ones(IMAGES)])
+    left = images["map_pc1"] - design @ np.linalg.lstsq(design, images["map_pc1"], rcond=None)[0]
+    assert left.var() < 0.05 * images["map_pc1"].var()
+    mask = read_map(ensemble.folder / "maps" / "mask.mrc")[0] > 0.5
+    of_1 = maps[maps["state"] == 1]
+    decoded = np.stack(list(ensemble.decode(of_1[["z_0", "z_1"]].to_numpy())))
+    expected = np.average(decoded, axis=0, weights=of_1["images"]) * mask
+    assert read_map(folder / "state_001.mrc")[0] == pytest.approx(expected, abs=1e-5)
+    assert imread(folder.parent / "landscape.png").std() > 0.02
+    assert all((folder / file).is_file() for file in (folder / "states.cxc").read_text().split()[1:5])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from morphem.analysis import write_report
-from morphem.analysis.landscape import Landscape
 from morphem.analysis.page import fit_command, packed, rgb
 from morphem.analysis.pictures import Camera
+from morphem.analysis.planes import Plane
 from morphem.cli import app
 from morphem.config import to_plain, to_words
 from morphem.data.dataset import Source
@@ -24,7 +24,7 @@ from morphem.physics.masks import sphere
 def test_every_image_is_counted_in_its_cell_under_its_commonest_label():
     point_n2 = np.array([[0, 0]] * 5 + [[1, 0]] * 3 + [[0, 2]] * 2, float)
     label_n = np.array([1, 2, 2, 2, 1, 3, 3, 1, 4, 4])
-    plane = Landscape.of(point_n2, Clusters(label_n, np.array([0, 1, 5, 8]), np.zeros((4, 2))))
+    plane = Plane.of(point_n2, Clusters(label_n, np.array([0, 1, 5, 8]), np.zeros((4, 2))))
     assert plane.count_yx.sum() == 10 and sorted(plane.count_yx[plane.count_yx > 0]) == [2, 3, 5]
     (low, left), (same, right), (high, above) = np.argwhere(plane.count_yx)
     assert low == same < high and left == above < right
@@ -36,7 +36,7 @@ def test_every_image_is_counted_in_its_cell_under_its_commonest_label():
 def test_a_plane_leaves_out_what_lies_far_away_and_little_else():
     point_n2 = np.random.default_rng(0).standard_normal((20_000, 2))
     point_n2[0] = 1e6
-    plane = Landscape.of(point_n2, Clusters(np.ones(20_000, int), np.array([1]), np.zeros((1, 2))))
+    plane = Plane.of(point_n2, Clusters(np.ones(20_000, int), np.array([1]), np.zeros((1, 2))))
     assert 19_900 < plane.count_yx.sum() < 20_000 and plane.high_2.max() < 6
 
 

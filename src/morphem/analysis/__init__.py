@@ -18,13 +18,19 @@ class Analysis:
     """What to make of a finished run."""
 
     clusters: int = 20
-    """How many k-means clusters; a map is decoded at the image nearest to each centre."""
+    """How many clusters; a map is decoded at the image nearest to each centre."""
+    cluster_by: Literal["kmeans", "gaussians", "density"] = "kmeans"
+    """What makes clusters: k-means, a mixture of Gaussians, or peaks of density; the maps are in kmeans/ for all."""
     axes: int | None = None
     """How many principal components to follow; all by default."""
     frames: int = 10
     """How many maps along each of them, from the 5th to the 95th percentile of the images."""
     umap: Annotated[bool, Parameter(negative="--no-umap")] = True
     """Draw the latent with UMAP where it has three dimensions or more."""
+    landscape: int = 0
+    """Compare so many maps from all over the latent with each other, say 200; 0 for none."""
+    landscape_states: int = 10
+    """How many states those maps are joined to at most."""
 
     decoder: Literal["auto", "model", "kernel"] = "auto"
     """What turns z into maps: the run's model, local regression on the images, or what the images find likelier."""
@@ -33,6 +39,9 @@ class Analysis:
         if self.clusters < 1 or self.frames < 2 or (self.axes or 0) < 0:
             found = f"--clusters {self.clusters} --frames {self.frames} --axes {self.axes}"
             raise InputError(f"{found}: expected at least 1 cluster, 2 frames and 0 axes")
+        if self.landscape < 0 or self.landscape == 1 or self.landscape_states < 1:
+            found = f"--landscape {self.landscape} --landscape-states {self.landscape_states}"
+            raise InputError(f"{found}: expected 0 or at least 2 maps, and at least 1 state")
 
 
 def analyze(ensemble: "Ensemble", settings: Analysis | None = None, seed: int = 0) -> Path:

@@ -4,7 +4,7 @@ Axes: m maps, q latent, h half maps, z y x.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,13 @@ class Frame:
 
 
 def decode_series(
-    ensemble: Ensemble, z_mq: np.ndarray, folder: Path, decoder: str, overwrite: bool, box: int | None = None
+    ensemble: Ensemble,
+    z_mq: np.ndarray,
+    folder: Path,
+    decoder: str,
+    overwrite: bool,
+    box: int | None = None,
+    known: Sequence[dict[str, float]] = (),
 ) -> None:
     """A run's maps, by its model or by the kernel. Errors: InputError, as `write_series`."""
     level, pixel_A = camera_of(ensemble).level, ensemble.pixel_A
@@ -58,11 +64,17 @@ def decode_series(
         frames = kernel_frames(ensemble.kernel, z_mq, box)
     else:
         frames = map(Frame, decoded(ensemble, z_mq, decoder, box))
-    write_frames(folder, frames, z_mq, level, pixel_A * ensemble.box / (box or ensemble.box), overwrite)
+    write_frames(folder, frames, z_mq, level, pixel_A * ensemble.box / (box or ensemble.box), overwrite, known)
 
 
 def decode_others(
-    kernel: Kernel, consensus: Consensus, z_mq: np.ndarray, folder: Path, overwrite: bool, box: int | None = None
+    kernel: Kernel,
+    consensus: Consensus,
+    z_mq: np.ndarray,
+    folder: Path,
+    overwrite: bool,
+    box: int | None = None,
+    known: Sequence[dict[str, float]] = (),
 ) -> None:
     """Maps at another program's latents. Errors: InputError, as `write_series`."""
     dataset, q = kernel.dataset, kernel.latents.z_nq.shape[1]
@@ -72,7 +84,7 @@ def decode_others(
         raise InputError(f"--map-box {box}: expected an even number of pixels, 2 to {dataset.box}")
     level = Camera.of(consensus.map_zyx, consensus.mask_zyx).level
     pixel_A = dataset.pixel_A * dataset.box / (box or dataset.box)
-    write_frames(folder, kernel_frames(kernel, z_mq, box), z_mq, level, pixel_A, overwrite)
+    write_frames(folder, kernel_frames(kernel, z_mq, box), z_mq, level, pixel_A, overwrite, known)
 
 
 def kernel_frames(kernel: Kernel, z_mq: np.ndarray, box: int | None) -> Iterator[Frame]:
@@ -90,10 +102,17 @@ def refuse_maps(folder: Path, overwrite: bool) -> list[Path]:
 
 
 def write_frames(
-    folder: Path, frames: Iterable[Frame], z_mq: np.ndarray, level: float, pixel_A: float, overwrite: bool
+    folder: Path,
+    frames: Iterable[Frame],
+    z_mq: np.ndarray,
+    level: float,
+    pixel_A: float,
+    overwrite: bool,
+    known: Sequence[dict[str, float]] = (),
 ) -> None:
     """map_001.mrc …, z.csv and maps.cxc, all or none of them; of a kernel also map_001_half1.mrc …,
-    map_001_resolution.mrc …, map_001_images.mrc … and states.csv.
+    map_001_resolution.mrc … and map_001_images.mrc …; states.csv with what is known of each map before it is decoded
+    and after.
 
     Errors: InputError where the folder holds maps and `overwrite` is not set.
     """
@@ -105,7 +124,7 @@ def write_frames(
             halves = {f"half{half}": half_zyx for half, half_zyx in enumerate(frame.half_hzyx, start=1)}
             for name, beside_zyx in (halves | frame.local).items():
                 write_map(aside / names[-1].replace(".mrc", f"_{name}.mrc"), beside_zyx, pixel_A)
-            rows.append({"map": number, **frame.facts})
+            rows.append({"map": number, **(known[number - 1] if known else {}), **frame.facts})
         (aside / "maps.cxc").write_text(chimerax_script(names, level, playing=True))
         np.savetxt(aside / "z.csv", z_mq, delimiter=",", fmt="%.7g")
         if any(len(row) > 1 for row in rows):

@@ -1,16 +1,17 @@
 """What the latents look like: principal components, a plane to draw them on.
 
-Axes: n images, q latent, p principal components, f frames of a path.
+Axes: n images, q latent, p principal components, f frames of a path,
+k neighbours, d values.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
-LANDMARKS = 50_000
-"""UMAP is fitted to at most so many images; the others are placed between their nearest."""
+from morphem.inference.nearest import LANDMARKS, landmarks, nearest
+from morphem.run import progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +53,15 @@ def principal_components(z_nq: np.ndarray) -> Principal:
 def embed(z_nq: np.ndarray, seed: int) -> np.ndarray:
     """UMAP in two dimensions, (n, 2); equal seeds give equal planes.
 
+    It is fitted to at most `LANDMARKS` images; the others are placed between their nearest.
     Source: L. McInnes et al., arXiv:1802.03426 (2018).
     """
-    landmark = np.sort(np.random.default_rng(seed).permutation(len(z_nq))[:LANDMARKS])
-    plane_m2 = _umap(z_nq[landmark], seed)
-    if len(landmark) == len(z_nq):
-        return plane_m2
-    plane_n2 = _between(z_nq[landmark], plane_m2, z_nq)
+    landmark = landmarks(len(z_nq), LANDMARKS, seed)
+    with progress(len(z_nq), "Embedding") as bar:
+        plane_m2 = _umap(z_nq[landmark], seed)
+        if len(landmark) == len(z_nq):
+            return plane_m2
+        plane_n2 = between(z_nq[landmark], plane_m2, z_nq, bar.advance)
     plane_n2[landmark] = plane_m2
     return plane_n2
 
@@ -73,9 +76,10 @@ def _umap(z_nq: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(plane_n2)
 
 
-def _between(known_mq: np.ndarray, plane_m2: np.ndarray, z_nq: np.ndarray, neighbours: int = 5) -> np.ndarray:
-    """Mean of the nearest known places, weighted by 1/distance."""
-    near = NearestNeighbors(n_neighbors=neighbours).fit(known_mq)
-    distance_nk, index_nk = near.kneighbors(z_nq)
+def between(
+    known_mq: np.ndarray, value_md: np.ndarray, z_nq: np.ndarray, advance: Callable[[int], object] = lambda done: None
+) -> np.ndarray:
+    """Mean of the values at the five nearest known latents, weighted by 1/distance: (n, d)."""
+    distance_nk, row_nk = nearest(known_mq, z_nq, min(5, len(known_mq)), advance)
     weight_nk = 1 / np.maximum(distance_nk, 1e-12)
-    return np.einsum("nk,nkd->nd", weight_nk / weight_nk.sum(1, keepdims=True), plane_m2[index_nk])
+    return np.einsum("nk,nkd->nd", weight_nk / weight_nk.sum(1, keepdims=True), value_md[row_nk])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from morphem.analysis.paths import Surroundings, surroundings
 from morphem.analysis.pictures import VIEWS, Camera, Picture
 from morphem.ensemble import Ensemble
 from morphem.inference.clusters import map_name
@@ -28,6 +29,7 @@ class Series:
     """Of the pictures."""
     resolution_A: tuple[float | None, ...]
     """Of each map's half maps, where its decoder makes any."""
+    around: Surroundings
 
     def differences(self) -> np.ndarray:
         """Each projection minus the mean of all: what moves, whatever the grey scale of the consensus."""
@@ -74,7 +76,8 @@ def write_series(
     axis = max(VIEWS, key=lambda axis: float(np.var(projections[axis], axis=0).sum()))
     pictures = tuple(camera.picture(read_map(folder / file)[0], axis) for file in files)
     (folder / f"{name}.cxc").write_text(chimerax_script(files, camera.level, playing=name != "kmeans"))
-    return Series(name, z_mq, pictures, axis, ensemble.pixel_A, tuple(resolutions))
+    around = surroundings(ensemble.z_nq, z_mq)
+    return Series(name, z_mq, pictures, axis, ensemble.pixel_A, tuple(resolutions), around)
 
 
 def chimerax_script(files: Sequence[str], level: float, playing: bool) -> str:

@@ -23,8 +23,8 @@ from matplotlib.image import imsave
 
 from morphem import methods
 from morphem.analysis import plots
-from morphem.analysis.landscape import Landscape
 from morphem.analysis.pictures import AMBIENT, LIGHT, Camera
+from morphem.analysis.planes import Plane
 from morphem.config import to_plain, to_words
 from morphem.ensemble import Ensemble
 from morphem.errors import InputError
@@ -45,9 +45,7 @@ class Page:
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
     """What the template is filled with."""
-    data: dict[str, Any] = field(
-        default_factory=lambda: {"look": look(), "blocks": [], "landscapes": [], "colours": []}
-    )
+    data: dict[str, Any] = field(default_factory=lambda: {"look": look(), "blocks": [], "planes": [], "colours": []})
     """What the page's scripts read: maps to turn, planes, a colour for each state."""
     width: dict[str, int] = field(default_factory=dict)
     """Name of a figure -> its width in the page's pixels, in the order of being added."""
@@ -63,12 +61,12 @@ class Page:
         block = {"title": title, "side": side, "step": step, "level": camera.level, "bytes": packed(byte_zyx)}
         self.data["blocks"].append(block | {"colour": rgb([to_rgb(colour)])[0]})
 
-    def add_landscape(self, title: str, axes: tuple[str, str], plane: Landscape) -> None:
+    def add_plane(self, title: str, axes: tuple[str, str], plane: Plane) -> None:
         """For the page to draw: rows from low to high, 32 bits a number of images, 16 a label."""
         cells = {"images": packed(plane.count_yx.astype("<u4")), "labels": packed(plane.label_yx.astype("<u2"))}
         frame = {"side": len(plane.count_yx), "frame": [*plane.low_2.tolist(), *plane.high_2.tolist()]}
         about = {"title": title, "axes": axes, "centres": plane.centre_k2.tolist()}
-        self.data["landscapes"].append(cells | frame | about)
+        self.data["planes"].append(cells | frame | about)
 
     def write(self) -> None:
         """page.json."""

@@ -14,16 +14,19 @@ from scipy.stats import binomtest
 
 from morphem.analysis import Analysis, latent, plots
 from morphem.analysis.decoders import Verdict, better_decoder
-from morphem.analysis.landscape import Landscape
+from morphem.analysis.free_energy import write_densities
+from morphem.analysis.landscape import write_landscape
 from morphem.analysis.latent import Principal
 from morphem.analysis.maps import Series, camera_of, write_series
 from morphem.analysis.page import Page, painting, rgb
 from morphem.analysis.pictures import VIEWS, Camera
+from morphem.analysis.planes import Plane
 from morphem.config import to_plain, to_words
 from morphem.ensemble import Ensemble
 from morphem.inference.clusters import Clusters, cluster, count_distinct, map_name
 from morphem.io.mrc import read_map
 from morphem.physics.fsc import HalfMapFsc, read_fsc_star
+from morphem.run import NOTICE, say
 
 UNPLOTTED = {"epoch", "seconds", "skipped", "images_per_s"}
 """Records of history.jsonl that say nothing about convergence."""
@@ -83,11 +86,13 @@ def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, came
     """Cluster, decode, draw; the tables coordinates, clusters and maps. The decoder that was taken."""
     principal = latent.principal_components(ensemble.z_nq)
     most = count_distinct(ensemble.z_nq) if ensemble.weight_nc.shape[1] > 1 else settings.clusters
-    clusters = cluster(ensemble.z_nq, min(settings.clusters, most), seed)
+    clusters = cluster(ensemble.z_nq, min(settings.clusters, most), seed, by=settings.cluster_by)
     verdict = better_decoder(ensemble, settings.decoder, seed)
     embedded = settings.umap and ensemble.latent_dim > 2 and len(ensemble) > 4
     plane_n2 = latent.embed(ensemble.z_nq, seed) if embedded else None
     _draw_latent(page, principal, clusters, plane_n2)
+    for name, figure in write_densities(page.folder, ensemble, principal, clusters, seed).items():
+        page.add(name, figure)
     count = ensemble.latent_dim if settings.axes is None else min(settings.axes, ensemble.latent_dim)
     centres = {"kmeans": ensemble.z_nq[clusters.centre_k]}
     paths = {f"pc{i + 1}": principal.path(i, settings.frames) for i in range(count)}
@@ -96,9 +101,16 @@ def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, came
         for name, z_mq in (centres | paths).items()
     )
     _write_tables(page.folder, principal, clusters, plane_n2, [states, *followed])
+    if settings.landscape:
+        count, joined = settings.landscape, settings.landscape_states
+        page.add("landscape", write_landscape(page.folder, ensemble, count, joined, camera, verdict.name, seed))
+    for series in followed:
+        if series.around.warning:
+            say(f"{NOTICE}{series.name}: {series.around.warning}")
     page.facts |= {
         "latent": _components(principal, ensemble),
         "decoder": verdict.sentence,
+        "clustered_by": settings.cluster_by,
         "states": _states(page, states, clusters, camera),
         "seen_along": states.axis,
         "players": [_player(page, series) for series in followed],
@@ -116,7 +128,7 @@ def _draw_latent(page: Page, principal: Principal, clusters: Clusters, plane_n2:
         planes.append(("umap", "UMAP", ("UMAP 1", "UMAP 2"), plane_n2))
     for name, title, axes, point_n2 in planes:
         page.add(name, plots.plane(point_n2, clusters, axes))
-        page.add_landscape(title, axes, Landscape.of(point_n2, clusters))
+        page.add_plane(title, axes, Plane.of(point_n2, clusters))
     page.add("variance", plots.variance(principal))
 
 
@@ -139,12 +151,14 @@ def _states(page: Page, series: Series, clusters: Clusters, camera: Camera) -> l
     for number, colour in enumerate(colours, start=1):
         map_zyx = read_map(page.folder / series.name / map_name(number))[0]
         page.add_block(f"State {number}", camera, map_zyx, STATE_SIDE, colour)
+    corrected = _corrected(page.folder, len(images_k))
     return [
         {
             "picture": painting(plots.painted(one.surface_uw2, colours[k])),
             "images": int(images_k[k]),
             "share": shares[k],
             "interval": _interval(int(images_k[k]), int(images_k.sum())),
+            "corrected": corrected[k],
             "resolution_A": series.resolution_A[k],
             "row": int(clusters.centre_k[k]),
             "z": _coordinates(series.z_mq[k]),
@@ -157,6 +171,15 @@ def _interval(images: int, total: int) -> str:
     """What the share of images is known to, 95 % (Wilson), if all that is uncertain is which images were taken."""
     interval = binomtest(images, total).proportion_ci(method="wilson")
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _corrected(folder: Path, count: int) -> list[str]:
+    """The share of molecules in each cluster's region, corrected for the blur of z, where that is known."""
+    path = folder / "populations.parquet"
+    if not path.is_file():
+        return [""] * count
+    percent = 100 * pd.read_parquet(path)[["corrected", "low", "high"]].to_numpy()
+    return [f"{share:.1f} % ({low:.1f} to {high:.1f})" for share, low, high in percent]
 
 
 def _coordinates(z_q: np.ndarray) -> str:
@@ -174,12 +197,16 @@ def percentages(count_k: np.ndarray) -> list[str]:
 def _player(page: Page, series: Series) -> dict[str, Any]:
     """A film strip, and its frames for the page's slider."""
     colours = plots.series_colours(len(series.pictures))
-    page.add(series.name, plots.montage(series, [str(m + 1) for m in range(len(colours))], colours))
+    off_data, density = series.around.off_data_f, series.around.density_f
+    captions = [f"({m})" if off else str(m) for m, off in enumerate(off_data, start=1)]
+    page.add(series.name, plots.montage(series, captions, colours))
     return {
         "name": series.name,
         "title": f"Principal component {series.name[2:]}",
         "frames": [painting(frame) for frame in plots.frames(series, colours)],
         "z": [_coordinates(z_q) for z_q in series.z_mq],
+        "near": ["no images are near" if off else f"density {d:.2g}" for d, off in zip(density, off_data, strict=True)],
+        "off_data": int(off_data.sum()),
         "axis": series.axis,
     }
 
@@ -197,8 +224,8 @@ def _write_tables(
     labels = pd.DataFrame({"index": index_n, "label": clusters.label_n, "centre": centre_n})
     labels.to_parquet(folder / "clusters.parquet")
     maps = [
-        {"series": one.name, "map": m, "resolution_A": known, **{f"z_{i}": value for i, value in enumerate(z_q)}}
+        {"series": one.name, "map": m, "resolution_A": known, **{f"z_{i}": v for i, v in enumerate(z_q)}, **facts}
         for one in series
-        for m, (z_q, known) in enumerate(zip(one.z_mq, one.resolution_A, strict=True), start=1)
+        for m, (z_q, known, facts) in enumerate(zip(one.z_mq, one.resolution_A, one.around.facts, strict=True), start=1)
     ]
     pd.DataFrame(maps).to_parquet(folder / "maps.parquet")

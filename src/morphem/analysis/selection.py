@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from morphem.analysis.regions import rows_where
 from morphem.data import cryodrgn, tables
 from morphem.data.export import Extras, Selection, refuse_cs_of_others, start_of_names
 from morphem.ensemble import Ensemble
@@ -22,9 +23,11 @@ def of_run(
     extras: Extras,
     labels: list[int] | None = None,
     ind: Path | None = None,
+    where: str | None = None,
     datadir: Path | None = None,
 ) -> Selection:
-    """Rows of the table that the run was fitted to: of the clusters, of the run's images that `ind` numbers, or all.
+    """Rows of the table that the run was fitted to: of the clusters, of the run's images that `ind` numbers, of those
+    for which `where` holds, or all.
 
     Errors: InputError where a label does not exist, or the table is not what it was.
     """
@@ -32,7 +35,7 @@ def of_run(
         raise InputError(f"--latents: {ensemble.folder} has no latent; leave it out")
     label_n = labels_of(ensemble) if labels is not None or kind == "cryodrgn" else None
     table, place_n = _origin(ensemble, kind)
-    row_m = _chosen(ensemble, label_n, labels, ind)
+    row_m = _chosen(ensemble, label_n, labels, ind, where)
     place_m, first_m = np.unique(place_n[row_m], return_index=True)
     row_m, source = row_m[first_m], ensemble.config["source"]
     reference = ensemble.folder / "maps" / "consensus.mrc"
@@ -52,9 +55,14 @@ def of_run(
     )
 
 
-def _chosen(ensemble: Ensemble, label_n: np.ndarray | None, labels: list[int] | None, ind: Path | None) -> np.ndarray:
+def _chosen(
+    ensemble: Ensemble, label_n: np.ndarray | None, labels: list[int] | None, ind: Path | None, where: str | None
+) -> np.ndarray:
     if labels is not None:
         return rows_of_labels(ensemble, label_n, labels)
+    if where is not None:
+        labels_of(ensemble)  # refuses an analysis of other latents
+        return rows_where(ensemble, where)
     return np.arange(len(ensemble)) if ind is None else cryodrgn.read_index(ind, len(ensemble))
 
 

@@ -45,7 +45,7 @@ COMMANDS = {
     "commands": {
         "demo": "Simulate a moving molecule, fit it, analyse it and write a report: the whole program in two minutes.",
         "simulate": "Make particle images of a molecule that moves, with the truth beside them.",
-        "analyze": "PCA, UMAP, k-means density maps and traversals of a run, plots and a report.",
+        "analyze": "PCA, UMAP, clusters, populations, maps and traversals of a run, plots and a report.",
         "validate": "Ask whether a run is to be believed, without knowing the truth: a verdict with its reasons.",
         "evaluate": "Score a run against the truth it was simulated from.",
     },
@@ -55,7 +55,7 @@ COMMANDS = {
     "particles": {
         "inspect": "What a particle table and its images hold, and what is wrong with them.",
         "downsample": "Fourier-crop particle images to a smaller box.",
-        "export": "Particles of chosen clusters or rows, poses, and files for other programs.",
+        "export": "Particles of chosen clusters, regions or rows, poses, and files for other programs.",
     },
 }
 """File of this folder -> command -> what it does."""

@@ -45,7 +45,7 @@ def analyze(
     settings: Annotated[Analysis, flat("Analysis", 1)] = Analysis(),  # noqa: B008
     compute: Annotated[Compute, COMPUTE] = Compute(),  # noqa: B008
 ) -> None:
-    """PCA, UMAP, k-means density maps and traversals of a run, plots and a report.
+    """PCA, UMAP, clusters, populations, maps and traversals of a run, plots and a report.
 
     Parameters
     ----------

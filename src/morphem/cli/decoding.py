@@ -13,6 +13,7 @@ from morphem.errors import InputError
 from morphem.io import npy
 from morphem.io.files import refuse_file
 from morphem.io.reading import reading
+from morphem.run import NOTICE, say
 
 LARGEST = 1e6
 """Coordinates beyond are no latents."""
@@ -26,6 +27,7 @@ def decode(
     z_file: Path | None = None,
     image: tuple[int, ...] = (),
     path: tuple[int, int] | None = None,
+    along: Literal["direct", "graph", "density"] | None = None,
     mode: Literal["simple", "cluster", "intermediates"] | None = None,
     component: int | None = None,
     frames: int | None = None,
@@ -52,7 +54,10 @@ def decode(
     image
         Images at whose own z to decode, by row in the particles' table, from 0.
     path
-        Two images, by row from 0: maps along the straight line between their z.
+        Two images, by row from 0: maps at equal steps between their z; states.csv says which lie where no images are.
+    along
+        Where a path runs: on the straight line, which is the default, over near images by the shortest way (graph), or
+        so that it keeps to where images are dense (density).
     mode
         Show a run as 3D variability display does: along a component by the model (simple), or as back-projections of
         clusters of images (cluster) or of images under overlapping windows along a component (intermediates), with
@@ -81,6 +86,8 @@ def decode(
         raise InputError(f"--component {component}: has no meaning with --mode cluster; leave it out")
     if frames is not None and given not in ("--path", "--mode"):
         raise InputError(f"--frames {frames}: has no meaning with {given}; leave it out")
+    if along is not None and path is None:
+        raise InputError(f"--along {along}: has no meaning with {given}; leave it out")
     if mode is not None:
         component = 1 if component is None else component
         _display(run, mode, output, component, 20 if frames is None else frames, lowpass, overwrite)
@@ -91,8 +98,9 @@ def decode(
         from morphem.analysis.decoding import decode_series
 
         ensemble = Ensemble.open(run)
-        z_mq = _at_images(ensemble.z_nq, image, path, frames) if numbers_mq is None else numbers_mq
-        decode_series(ensemble, z_mq, output, decoder or "model", overwrite, map_box)
+        z_mq = _at_images(ensemble.z_nq, image, path, along, frames) if numbers_mq is None else numbers_mq
+        known = _near(ensemble.z_nq, z_mq, along) if path else ()
+        decode_series(ensemble, z_mq, output, decoder or "model", overwrite, map_box, known)
     else:
         from morphem.analysis.decoding import decode_others, refuse_maps
         from morphem.inference.kernel import for_latents
@@ -100,8 +108,9 @@ def decode(
         assert latents is not None and source is not None
         refuse_maps(output, overwrite)
         kernel, consensus = for_latents(latents, source)
-        z_mq = _at_images(kernel.latents.z_nq, image, path, frames) if numbers_mq is None else numbers_mq
-        decode_others(kernel, consensus, z_mq, output, overwrite, map_box)
+        z_mq = _at_images(kernel.latents.z_nq, image, path, along, frames) if numbers_mq is None else numbers_mq
+        known = _near(kernel.latents.z_nq, z_mq, along) if path else ()
+        decode_others(kernel, consensus, z_mq, output, overwrite, map_box, known)
     print(f"Finished: {output} ({len(z_mq)} maps)\nNext: chimerax {output}/maps.cxc")
 
 
@@ -177,8 +186,10 @@ def _rows(z: str | None, z_file: Path | None) -> np.ndarray | list[list[float]]:
     return [[float(number) for number in row] for row in rows if row]
 
 
-def _at_images(z_nq: np.ndarray, rows: tuple[int, ...], ends: tuple[int, int] | None, frames: int) -> np.ndarray:
-    """z of some images, or on the straight line between two."""
+def _at_images(
+    z_nq: np.ndarray, rows: tuple[int, ...], ends: tuple[int, int] | None, along: str | None, frames: int
+) -> np.ndarray:
+    """z of some images, or on a path between two."""
     for row in rows or ends or ():
         if not 0 <= row < len(z_nq):
             raise InputError(f"image {row}: the run has images 0 to {len(z_nq) - 1}")
@@ -186,5 +197,16 @@ def _at_images(z_nq: np.ndarray, rows: tuple[int, ...], ends: tuple[int, int] | 
         return z_nq[list(rows)]
     if frames < 2:
         raise InputError(f"--frames {frames}: expected at least 2")
-    start_q, stop_q = z_nq[list(ends)]
-    return np.linspace(start_q, stop_q, frames)
+    from morphem.analysis.paths import path
+
+    return path(z_nq, ends, frames, along or "direct")
+
+
+def _near(z_nq: np.ndarray, z_mq: np.ndarray, along: str | None) -> list[dict[str, float]]:
+    """How near to images each frame of a path is, with a word of those that are far."""
+    from morphem.analysis.paths import surroundings
+
+    around = surroundings(z_nq, z_mq)
+    if around.warning:
+        say(NOTICE + around.warning + ("; --along graph follows the images" if along in (None, "direct") else ""))
+    return around.facts

@@ -122,6 +122,7 @@ def export(
     *,
     output: Annotated[Path, Parameter(alias="-o")],
     select: str | None = None,
+    where: str | None = None,
     ind: Path | None = None,
     file_format: Annotated[Literal["star", "cs", "cryodrgn"] | None, Parameter(name="--format")] = None,
     poses: FLAG = False,
@@ -130,7 +131,7 @@ def export(
     passthrough: Path | None = None,
     overwrite: FLAG = False,
 ) -> None:
-    """Particles of chosen clusters or rows, poses, and files for other programs.
+    """Particles of chosen clusters, regions or rows, poses, and files for other programs.
 
     Rows of the table that the run was fitted to are dropped; every column and field of the others stays as it was.
 
@@ -142,6 +143,9 @@ def export(
         File to write, which ends in .star or .cs; with --format cryodrgn a folder.
     select
         Clusters of `morphem analyze` to keep, by label, as in 3,7. Label n is that of map n.
+    where
+        Comparisons that hold for the images to keep, as in "pc1 > 0.5 and umap2 < 3". Columns are those of the run's
+        latents.parquet, of what `morphem analyze` wrote, and of validation/particles.parquet where there is one.
     ind
         A .pkl, .npy or .txt of row numbers to keep, from 0: of the run's images, or of the table's rows.
     file_format
@@ -160,15 +164,19 @@ def export(
     from morphem.analysis.selection import of_run
 
     kind, extras = kind_of(output, file_format), Extras(poses, latents)
-    if select is not None and ind is not None:
-        raise InputError("--select --ind: one names clusters, the other rows; give one of them")
+    given = [name for name, value in {"--select": select, "--where": where, "--ind": ind}.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"{' '.join(given)}: each says which images to keep; give one of them")
     if kind == "cryodrgn" and (poses or latents):
         raise InputError("--format cryodrgn: holds poses and latents always; leave out --poses and --latents")
     if source.is_dir():
         _refuse({"--passthrough": passthrough}, f"{source} is a run, which knows its own")
-        selection = of_run(Ensemble.open(source), kind, extras, _labels(select), ind, datadir)
+        selection = of_run(Ensemble.open(source), kind, extras, _labels(select), ind, where, datadir)
     else:
-        _refuse({"--select": select, "--poses": poses, "--latents": latents}, f"{source} is no run's folder")
+        _refuse(
+            {"--select": select, "--where": where, "--poses": poses, "--latents": latents},
+            f"{source} is no run's folder",
+        )
         selection = of_table(source, kind, ind, datadir, passthrough)
     write(selection, kind, output, extras, overwrite)
     print(f"Finished: {output} ({len(selection.row_m):,} of {len(selection.table):,} particles)")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
-from sklearn.cluster import KMeans
 
 from morphem.errors import InputError
+from morphem.inference.partitions import PARTITIONS
 from morphem.io.files import replacing_folder
 from morphem.io.mrc import write_map
 from morphem.models.volume import Volume
@@ -24,7 +24,7 @@ class Clusters:
     label_n: np.ndarray
     centre_k: np.ndarray
     mean_kq: np.ndarray
-    """The mean latent of each cluster."""
+    """The mean latent of each cluster; of density peaks the peak."""
 
     @property
     def images_k(self) -> np.ndarray:
@@ -32,10 +32,13 @@ class Clusters:
         return np.bincount(self.label_n, minlength=len(self.centre_k) + 1)[1:]
 
 
-def cluster(z_nq: np.ndarray, count: int, seed: int, start_kq: np.ndarray | None = None) -> Clusters:
-    """k-means; every centre moves to its nearest image, and similar centres get neighbouring numbers.
+def cluster(
+    z_nq: np.ndarray, count: int, seed: int, start_kq: np.ndarray | None = None, by: str = "kmeans"
+) -> Clusters:
+    """k-means, or another of `PARTITIONS`; every centre moves to its nearest image, and similar centres get
+    neighbouring numbers.
 
-    With the means of former clusters it starts from those, and their numbers stay.
+    With the means of former clusters k-means starts from those, and their numbers stay.
 
     Errors: InputError where there are fewer distinct latents than clusters.
     """
@@ -44,15 +47,13 @@ def cluster(z_nq: np.ndarray, count: int, seed: int, start_kq: np.ndarray | None
         raise InputError(
             f"--clusters {count}: {len(z_nq)} images have {distinct} distinct latents; give 1 to {distinct}"
         )
-    again = {"n_init": 10} if start_kq is None else {"init": start_kq, "n_init": 1}
-    fitted = KMeans(count, random_state=seed, **again).fit(z_nq)  # pyright: ignore[reportArgumentType]
-    order_k = _by_similarity(fitted.cluster_centers_) if start_kq is None else np.arange(count)
-    place_k = np.argsort(order_k)
-    distance_n = ((z_nq - fitted.cluster_centers_[fitted.labels_]) ** 2).sum(1)
-    label_n = place_k[fitted.labels_] + 1
-    nearest_first_n = np.argsort(distance_n, kind="stable")
+    begin = {} if start_kq is None else {"start_kq": start_kq}
+    place_kq, group_n = PARTITIONS[by](z_nq, count, seed, **begin)
+    order_k = _by_similarity(place_kq) if start_kq is None else np.arange(len(place_kq))
+    label_n = np.argsort(order_k)[group_n] + 1
+    nearest_first_n = np.argsort(((z_nq - place_kq[group_n]) ** 2).sum(1), kind="stable")
     first_k = np.unique(label_n[nearest_first_n], return_index=True)[1]
-    return Clusters(label_n, nearest_first_n[first_k], fitted.cluster_centers_[order_k])
+    return Clusters(label_n, nearest_first_n[first_k], place_kq[order_k])
 
 
 def count_distinct(z_nq: np.ndarray) -> int:

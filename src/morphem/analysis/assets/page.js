@@ -39,15 +39,15 @@ async function copy(button) {
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const turnTo = surfaceViewer(document.getElementById("surface"), data.blocks, data.look);
-const landscape = document.getElementById("landscape"), panel = document.getElementById("chosen");
-if (landscape) {
+const planes = document.getElementById("planes"), panel = document.getElementById("chosen");
+if (planes) {
   const choose = (state) => {
     const card = document.getElementById(`state-${state}`).cloneNode(true);
     card.removeAttribute("id");
     panel.replaceChildren(card);
     mark(state);
   };
-  const mark = landscapeViewer(landscape, data.landscapes, data.look, data.colours, choose);
+  const mark = planeViewer(planes, data.planes, data.look, data.colours, choose);
   choose(1);
 }
 document.querySelectorAll(".player").forEach(player);

@@ -8,7 +8,6 @@ So both are given to images that the fit has not seen, the errors with the width
 y₁ and y₂ are halves of an image's samples.
 """
 
-
 import numpy as np
 
 from morphem import methods

@@ -1,5 +1,5 @@
 // Images on a plane, counted in cells: drawn once as a picture, then moved and stretched.
-function landscapeViewer(root, planes, look, colours, choose) {
+function planeViewer(root, planes, look, colours, choose) {
   const canvas = root.querySelector("canvas"), output = root.querySelector("output");
   const reading = output.textContent, frame = { left: 46, right: 8, top: 8, bottom: 36 };
   const ready = [];
