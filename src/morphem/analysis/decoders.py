@@ -13,10 +13,12 @@ from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.inference.clusters import cluster, count_distinct
 from morphem.inference.esteps import Known
+from morphem.inference.filtering import MOST_AXES, half_maps
+from morphem.inference.filtering import filtered as filter_locally
 from morphem.inference.kernel import Kernel, State
 from morphem.inference.latents import Placed
 from morphem.inference.neighbours import Neighbours
-from morphem.inference.refitting import refitted
+from morphem.io.mrc import read_map
 from morphem.models.image_model import ImageModel
 from morphem.models.volume import LinearVolume, Volume
 from morphem.physics.local import Cells
@@ -25,9 +27,6 @@ from morphem.run import Run
 STATES = 6
 LEAST_WEIGHT = 0.1
 """Images with less at the narrowest bandwidth are not asked."""
-
-MOST_AXES = 24
-"""Of a linear volume that is made anew: sums grow as their square."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ def better_decoder(ensemble: Ensemble, wanted: str = "auto", seed: int = 0) -> V
     """The decoder whose maps have the higher mean log-likelihood under images near the centres of a few clusters.
 
     The kernel's map is made of one half-set alone, filtered by the local FSC of half maps, and the other half's images
-    judge it; then the other way round. So is a linear model's: its maps are made anew of one half at the run's latents.
+    judge it; then the other way round. So is a linear model's: its maps are made anew of one half at the run's latents,
+    and filtered alike.
     A network, or one of very many axes, cannot be: its map has seen the judges and may have learnt their noise, so that
     where the kernel wins it is better, and where the network wins narrowly it may not be. Each image counts with its
     weight w = N(z*; z_i, Σ_i + h²M⁻¹), so that a vague latent counts little. What this assumes: poses, latents and
@@ -85,7 +85,7 @@ def better_decoder(ensemble: Ensemble, wanted: str = "auto", seed: int = 0) -> V
 def _gains(ensemble: Ensemble, kernel: Kernel, z_mq: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Of every state and direction: the gain an image, the sum of weights; and how many images were asked."""
     gains, weights, asked = [], [], 0
-    models = [_without(ensemble, kernel, own) for own in (2, 1)]
+    models = _of_halves(ensemble, kernel)
     near_m = [kernel.latents.near(z_q) for z_q in z_mq]
     for z_q, near, state in zip(z_mq, near_m, kernel.states(z_mq), strict=True):
         for own, (kernel_zyx, model) in enumerate(zip(filtered(state), models, strict=True), start=1):
@@ -98,14 +98,18 @@ def _gains(ensemble: Ensemble, kernel: Kernel, z_mq: np.ndarray) -> tuple[np.nda
     return np.array(gains), np.array(weights), asked
 
 
-def _without(ensemble: Ensemble, kernel: Kernel, half: int) -> Volume:
-    """The run's volume as a half-set's images have never seen it, if it can be made anew."""
+def _of_halves(ensemble: Ensemble, kernel: Kernel) -> list[Volume]:
+    """The run's volume as either half-set alone makes it, locally filtered, if it can be made anew."""
     volume = ensemble.volume
     if not isinstance(volume, LinearVolume) or volume.latent_dim > MOST_AXES:
-        return volume
+        return [volume, volume]
     placed = Placed(ensemble.z_nq, ensemble.uncertainty_nqq).to(kernel.dataset.device)
-    rows = np.flatnonzero(kernel.half_n != half)
-    return refitted(volume, kernel.dataset, placed, rows, half)
+    rows = [np.flatnonzero(kernel.half_n == half) for half in (1, 2)]
+    names = [ensemble.folder / "maps" / f"consensus_half{half}_unfil.mrc" for half in (1, 2)]
+    fine_hzyx = np.stack([read_map(name)[0] for name in names])
+    half_hczyx = half_maps(volume, kernel.dataset, placed, rows, fine_hzyx)
+    maps = [filter_locally(own_czyx, half_hczyx, lambda fsc_uvw: fsc_uvw) for own_czyx in half_hczyx]
+    return [LinearVolume.of(map_czyx, volume.radius, volume.padding) for map_czyx in maps]
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from morphem.data.particles import Particles
 from morphem.inference.classes import by_order
 from morphem.inference.consensus import start
 from morphem.inference.expectation import Model
+from morphem.inference.filtering import locally_filtered
 from morphem.inference.linear import JointSpace, Latents, placed, write_classes
 from morphem.inference.marching import March
 from morphem.inference.reliability import believed
@@ -42,6 +43,7 @@ def fit_linear(
         dataset = dataclasses.replace(dataset, particles=whitened.particles)
         _say_fewer(run, settings, model)
         space, found = believed(whitened, model, *placed(whitened, model), run)
+        space = locally_filtered(space, found, whitened, march.consensus, halves)
         if model.classes > 1:
             write_classes(maps, model, dataset.pixel_A)
     space.write(maps, dataset.pixel_A)
@@ -111,7 +113,8 @@ def _half(
     march = March.of(whitened, quarters, consensus, settings, run, f"half {number}")
     march, model = _begun(march, begin)
     model, whitened = march.finished(model)
-    return whitened, *believed(whitened, model, *placed(whitened, model, rows), run, rows), model
+    space, found = believed(whitened, model, *placed(whitened, model, rows), run, rows)
+    return whitened, locally_filtered(space, found, whitened, march.consensus, quarters), found, model
 
 
 def _say_agreement(run: Run, one_nd: np.ndarray, other_nd: np.ndarray) -> None:
