@@ -110,7 +110,7 @@ def validate(
     as_json
         Print one line of JSON.
     """
-    from morphem.analysis import verdicts
+    from morphem.analysis import verdicts, write_report
     from morphem.evaluation.validation import FOLDER
     from morphem.evaluation.validation import validate as judge
 
@@ -118,6 +118,8 @@ def validate(
     ensemble.volume.to(compute.apply())
     told = judge(ensemble, settings, compute)
     verdicts.draw(run / FOLDER)
+    if (run / "analysis" / "page.json").is_file():
+        write_report(ensemble)
     if as_json:
         print(json.dumps(told))
         return
