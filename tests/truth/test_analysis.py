@@ -4,6 +4,7 @@ import html.parser
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from sklearn.metrics import adjusted_rand_score
 from morphem.analysis import Analysis, analyze, latent
 from morphem.analysis.decoding import decode_series
 from morphem.analysis.landscape import Landscape
+from morphem.analysis.maps import write_differences
 from morphem.analysis.pictures import Camera, contour, lit_surface, resized, towards_viewer
 from morphem.analysis.report import percentages
 from morphem.config import write_yaml
@@ -310,3 +312,16 @@ def test_a_landscape_of_a_linear_run_is_its_latent(tmp_path):
     assert read_map(folder / "state_001.mrc")[0] == pytest.approx(expected, abs=1e-5)
     assert imread(folder.parent / "landscape.png").std() > 0.02
     assert all((folder / file).is_file() for file in (folder / "states.cxc").read_text().split()[1:5])
+
+
+def test_difference_maps_are_the_maps_about_their_mean_within_the_mask(tmp_path):
+    rng = np.random.default_rng(0)
+    map_mzyx, mask_zyx = rng.normal(size=(3, 16, 16, 16)).astype(np.float32), rng.random((16, 16, 16)) > 0.5
+    for number, map_zyx in enumerate(map_mzyx, start=1):
+        write_map(tmp_path / "pc1" / f"map_{number:03d}.mrc", map_zyx, 2.0)
+    series = SimpleNamespace(name="pc1", z_mq=np.zeros((3, 1)))
+    write_differences(tmp_path, series, mask_zyx, 2.0)  # pyright: ignore
+    for number, map_zyx in enumerate(map_mzyx, start=1):
+        found, pixel_A = read_map(tmp_path / "pc1" / f"difference_{number:03d}.mrc")
+        np.testing.assert_allclose(found, (map_zyx - map_mzyx.mean(0)) * mask_zyx, atol=1e-6)
+        assert pixel_A == 2.0

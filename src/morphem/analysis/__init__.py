@@ -27,6 +27,8 @@ class Analysis:
     """How many maps along each of them, from the 5th to the 95th percentile of the images."""
     umap: Annotated[bool, Parameter(negative="--no-umap")] = True
     """Draw the latent with UMAP where it has three dimensions or more."""
+    differences: Annotated[bool, Parameter(negative="")] = False
+    """Also write every map minus the mean of its series, within the mask."""
     landscape: int = 0
     """Compare so many maps from all over the latent with each other, say 200; 0 for none."""
     landscape_states: int = 10

@@ -80,6 +80,15 @@ def write_series(
     return Series(name, z_mq, pictures, axis, ensemble.pixel_A, tuple(resolutions), around)
 
 
+def write_differences(folder: Path, series: Series, mask_zyx: np.ndarray | float, pixel_A: float) -> None:
+    """`name`/difference_001.mrc …: every map minus the mean of the series, times a mask; two maps are in memory."""
+    files = [folder / series.name / map_name(number) for number in range(1, len(series.z_mq) + 1)]
+    mean_zyx = sum(read_map(file)[0].astype(float) for file in files) / len(files)
+    for file in files:
+        difference_zyx = ((read_map(file)[0] - mean_zyx) * mask_zyx).astype(np.float32)
+        write_map(file.with_name(file.name.replace("map", "difference")), difference_zyx, pixel_A)
+
+
 def chimerax_script(files: Sequence[str], level: float, playing: bool) -> str:
     """Commands that open maps as one series with a slider, at one level; `playing` also runs back and forth.
 

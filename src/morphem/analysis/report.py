@@ -17,7 +17,7 @@ from morphem.analysis.decoders import Verdict, better_decoder
 from morphem.analysis.free_energy import write_densities
 from morphem.analysis.landscape import write_landscape
 from morphem.analysis.latent import Principal
-from morphem.analysis.maps import Series, camera_of, write_series
+from morphem.analysis.maps import Series, camera_of, write_differences, write_series
 from morphem.analysis.page import Page, painting, rgb
 from morphem.analysis.pictures import VIEWS, Camera
 from morphem.analysis.planes import Plane
@@ -101,6 +101,10 @@ def _latents(page: Page, ensemble: Ensemble, settings: Analysis, seed: int, came
         for name, z_mq in (centres | paths).items()
     )
     _write_tables(page.folder, principal, clusters, plane_n2, [states, *followed])
+    if settings.differences:
+        mask = ensemble.folder / "maps" / "mask.mrc"
+        for series in (states, *followed):
+            write_differences(page.folder, series, read_map(mask)[0] if mask.is_file() else 1.0, ensemble.pixel_A)
     if settings.landscape:
         count, joined = settings.landscape, settings.landscape_states
         page.add("landscape", write_landscape(page.folder, ensemble, count, joined, camera, verdict.name, seed))
