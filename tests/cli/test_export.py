@@ -447,7 +447,7 @@ REFUSED = {
     "words for labels": ("export {run} -o {out}.star --select one", '--select "one"', "as in 3,7"),
     "clusters and rows": ("export {run} -o {out}.star --select 1 --ind {rows}", "--select --ind:", "give one of them"),
     "a region and clusters": ("export {run} -o {out}.star --select 1 --where pc1<0", "--select --where:", "give one"),
-    "an unknown column": ("export {run} -o {out}.star --where pc9<0", "no column pc9; it has ", "label, centre, pc1, pc2"),
+    "an unknown column": ("export {run} -o {out}.star --where pc9<0", "no column pc9; it has label, centre, pc1, pc2"),
     "no comparison": ("export {run} -o {out}.star --where pc1", '"pc1" found', "as in"),
     "code": ("export {run} -o {out}.star --where @pc1.sum()<0", '"@pc1.sum()<0" found', "as in"),
     "no number": ("export {run} -o {out}.star --where pc1<pc2", '"pc1<pc2" found', "as in"),
