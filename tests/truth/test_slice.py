@@ -133,3 +133,21 @@ def test_products_are_inserted_as_if_they_were_laid_out():
     slices.insert(laid_out_bkc, matrix_b33, LATTICE.coords_k2, odd_c, whole_zyxc)
     slices.insert(value_bkc[..., :2], matrix_b33, LATTICE.coords_k2, odd_c, products_zyxc, power_bk, factor_bp)
     torch.testing.assert_close(products_zyxc, whole_zyxc, atol=1e-4, rtol=1e-5)
+
+
+def test_sums_of_a_hundred_thousand_images_keep_what_noise_leaves_of_them_in_float32():
+    """Weights, all positive, are the hardest: each sum is far larger than what is added to it."""
+    rng, lattice = np.random.default_rng(0), Lattice.disc(10)
+    odd_c = torch.zeros(2, dtype=torch.bool)
+    shape = slices.cube_shape(4, 2)
+    single, double = torch.zeros(shape), torch.zeros(shape, dtype=torch.float64)
+    for _ in range(20):
+        matrix_b33 = torch.from_numpy(rotations.uniform(5000, rng)).float()
+        weight_bk = torch.from_numpy(rng.random((5000, len(lattice), 1))).float()
+        value_bkc = torch.cat([weight_bk, torch.from_numpy(rng.standard_normal(weight_bk.shape)).float()], -1)
+        slices.insert(value_bkc, matrix_b33, lattice.coords_k2, odd_c, single)
+        slices.insert(value_bkc.double(), matrix_b33.double(), lattice.coords_k2, odd_c, double)
+    weight, data = double.unbind(-1)
+    seen = weight > 0.01 * weight.max()
+    assert float(((single[..., 0] - weight) / weight)[seen].abs().max()) < 2e-4
+    assert float(((single[..., 1] - data) / weight.sqrt())[seen].abs().max()) < 1e-2  # of the noise's deviation

@@ -13,8 +13,9 @@ from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.inference.clusters import cluster, count_distinct
 from morphem.inference.esteps import Known
-from morphem.inference.filtering import MOST_AXES, half_maps
+from morphem.inference.filtering import MOST_AXES as MOST_FILTERED
 from morphem.inference.filtering import filtered as filter_locally
+from morphem.inference.filtering import half_maps
 from morphem.inference.kernel import Kernel, State
 from morphem.inference.latents import Placed
 from morphem.inference.neighbours import Neighbours
@@ -27,6 +28,10 @@ from morphem.run import Run
 STATES = 6
 LEAST_WEIGHT = 0.1
 """Images with less at the narrowest bandwidth are not asked."""
+
+
+MOST_AXES = 24
+"""Of a linear volume that is made anew of either half: sums grow as their square."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def better_decoder(ensemble: Ensemble, wanted: str = "auto", seed: int = 0) -> V
 
     The kernel's map is made of one half-set alone, filtered by the local FSC of half maps, and the other half's images
     judge it; then the other way round. So is a linear model's: its maps are made anew of one half at the run's latents,
-    and filtered alike.
+    and filtered as the run's are.
     A network, or one of very many axes, cannot be: its map has seen the judges and may have learnt their noise, so that
     where the kernel wins it is better, and where the network wins narrowly it may not be. Each image counts with its
     weight w = N(z*; z_i, Σ_i + h²M⁻¹), so that a vague latent counts little. What this assumes: poses, latents and
@@ -108,7 +113,9 @@ def _of_halves(ensemble: Ensemble, kernel: Kernel) -> list[Volume]:
     names = [ensemble.folder / "maps" / f"consensus_half{half}_unfil.mrc" for half in (1, 2)]
     fine_hzyx = np.stack([read_map(name)[0] for name in names])
     half_hczyx = half_maps(volume, kernel.dataset, placed, rows, fine_hzyx)
-    maps = [filter_locally(own_czyx, half_hczyx, lambda fsc_uvw: fsc_uvw) for own_czyx in half_hczyx]
+    maps = list(half_hczyx)
+    if volume.latent_dim <= MOST_FILTERED:
+        maps = [filter_locally(own_czyx, half_hczyx, lambda fsc_uvw: fsc_uvw) for own_czyx in half_hczyx]
     return [LinearVolume.of(map_czyx, volume.radius, volume.padding) for map_czyx in maps]
 
 

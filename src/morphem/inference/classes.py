@@ -8,7 +8,7 @@ Axes: n images, c classes, j features, q latent of a class, w latent of the wide
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
+from sklearn.cluster import BisectingKMeans, KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from morphem.inference.expectation import PADDING, Model
@@ -21,6 +21,8 @@ KNOWN = 0.5
 """A dimension of z tells classes apart where its mean posterior variance is less; the prior's is 1."""
 METRICS = (0.0, 1.0, 0.5)
 """Starts differ in how clusters are measured: z times the length of its axis to such a power."""
+HIERARCHICAL = 2
+"""Every third start splits the largest cluster in two, again and again; the others make all clusters at once."""
 
 
 def splits(
@@ -37,10 +39,16 @@ def splits(
     classes, labels = min(shape[0], len(np.unique(z_nw, axis=0))), []
     for start in range(starts):
         near_nw = (z_nw * length_w ** METRICS[start % len(METRICS)])[:, known_w]
-        label_n = KMeans(classes, n_init=20, random_state=start).fit_predict(near_nw)  # pyright: ignore[reportArgumentType]
+        label_n = _clusters(classes, start).fit_predict(near_nw)
         if all(adjusted_rand_score(label_n, other_n) < 1 for other_n in labels):
             labels.append(label_n)
     return [_lifted(wide, z_nw * known_w, label_n, shape, contrast_variance) for label_n in labels]
+
+
+def _clusters(count: int, start: int) -> KMeans | BisectingKMeans:
+    if start % len(METRICS) == HIERARCHICAL:
+        return BisectingKMeans(count, n_init=5, random_state=start)
+    return KMeans(count, n_init=20, random_state=start)  # pyright: ignore[reportArgumentType]
 
 
 def _lifted(

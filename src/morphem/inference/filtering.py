@@ -24,8 +24,8 @@ from morphem.models.volume import LinearVolume
 from morphem.physics import cube as cubes
 from morphem.physics.local import Cells
 
-MOST_AXES = 24
-"""Of a volume that is made anew: sums grow as their square."""
+MOST_AXES = 12
+"""Of a volume that is filtered: to make it anew takes sums that grow as their square."""
 
 
 @torch.inference_mode()
