@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 import numpy as np
 from cyclopts import Parameter
 
-from morphem.cli.fit import flat
+from morphem.cli.fit import COMPUTE, flat
 from morphem.data.dataset import Source
 from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.io import npy
 from morphem.io.files import refuse_file
 from morphem.io.reading import reading
-from morphem.run import NOTICE, say
+from morphem.run import NOTICE, Compute, say
 
 LARGEST = 1e6
 """Coordinates beyond are no latents."""
@@ -37,6 +37,7 @@ def decode(
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     latents: Path | None = None,
     source: Annotated[Source | None, flat("Images of --latents", 1)] = None,
+    compute: Annotated[Compute, COMPUTE] = Compute(),  # noqa: B008
 ) -> None:
     """Maps from latent coordinates, images, a path between two images, or along a component.
 
@@ -88,16 +89,17 @@ def decode(
         raise InputError(f"--frames {frames}: has no meaning with {given}; leave it out")
     if along is not None and path is None:
         raise InputError(f"--along {along}: has no meaning with {given}; leave it out")
+    device = compute.apply()
     if mode is not None:
         component = 1 if component is None else component
-        _display(run, mode, output, component, 20 if frames is None else frames, lowpass, overwrite)
+        _display(run, mode, output, component, 20 if frames is None else frames, lowpass, overwrite, device)
         return
     frames = 10 if frames is None else frames
     numbers_mq = _numbers(z, z_file) if given in ("--z", "--z-file") else None
     if run is not None:
         from morphem.analysis.decoding import decode_series
 
-        ensemble = Ensemble.open(run)
+        ensemble = _opened(run, device)
         z_mq = _at_images(ensemble.z_nq, image, path, along, frames) if numbers_mq is None else numbers_mq
         known = _near(ensemble.z_nq, z_mq, along) if path else ()
         decode_series(ensemble, z_mq, output, decoder or "model", overwrite, map_box, known)
@@ -107,11 +109,18 @@ def decode(
 
         assert latents is not None and source is not None
         refuse_maps(output, overwrite)
-        kernel, consensus = for_latents(latents, source)
+        kernel, consensus = for_latents(latents, source, device, compute.seed)
         z_mq = _at_images(kernel.latents.z_nq, image, path, along, frames) if numbers_mq is None else numbers_mq
         known = _near(kernel.latents.z_nq, z_mq, along) if path else ()
         decode_others(kernel, consensus, z_mq, output, overwrite, map_box, known)
     print(f"Finished: {output} ({len(z_mq)} maps)\nNext: chimerax {output}/maps.cxc")
+
+
+def _opened(run: Path, device: str) -> Ensemble:
+    """A run whose volume is on a device."""
+    ensemble = Ensemble.open(run)
+    ensemble.volume.to(device)
+    return ensemble
 
 
 def _refuse_both(run: Path | None, latents: Path | None, source: Source | None, decoder: str | None) -> None:
@@ -142,6 +151,7 @@ def _display(
     frames: int,
     lowpass: float | None,
     overwrite: bool,
+    device: str,
 ) -> None:
     from morphem.analysis.display import display
 
@@ -149,7 +159,7 @@ def _display(
         raise InputError(f"--mode {mode}: another program's latents have no components; give a run")
     if lowpass is not None and not lowpass > 0:
         raise InputError(f"--lowpass {lowpass:g}: expected a resolution in Å")
-    count = display(Ensemble.open(run), mode, output, component, frames, lowpass, overwrite)
+    count = display(_opened(run, device), mode, output, component, frames, lowpass, overwrite)
     print(f"Finished: {output} ({count} maps)\nNext: chimerax {output}/maps.cxc")
 
 
