@@ -195,6 +195,9 @@ def test_leaks_are_found_straight_or_bent():
     z_nq = np.column_stack([np.cos(angle), rng.normal(size=1500) * 0.1])
     assert predicted(angle[:, None], z_nq) > 0.9
     assert predicted(rng.normal(size=(1500, 2)), z_nq) < 0.02
+    group = rng.integers(100, size=1500)
+    assert predicted(group, z_nq) < 0.02
+    assert predicted(group, z_nq + rng.normal(size=(100, 2))[group]) == pytest.approx(0.75, abs=0.08)
 
 
 def test_only_directions_that_fits_share_are_reproducible():

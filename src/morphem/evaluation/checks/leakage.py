@@ -1,6 +1,7 @@
 """Does z know what it should not: the view, the shift, the defocus, the contrast, the micrograph, the optics group?
 
-    R² of z predicted, in five folds, from each of these by its 50 nearest neighbours or by ridge regression, and
+    R² of z predicted, in five folds, from each of these by its 50 nearest neighbours or by ridge regression, or from
+    the mean z of other images of the same micrograph or group, and
     Δ(z → it) = (2/N) mean rank in it of the nearest neighbours in z: 1 without information, near 0 with all of it
 
 The contrast is measured on samples that do not place the image. Source: A. Glielmo et al., PNAS Nexus 1, pgac039
@@ -60,23 +61,29 @@ def of_table(particles: Particles) -> Iterator[tuple[str, np.ndarray]]:
     if particles.ctf is not None:
         yield "defocus", (particles.ctf.defocus_u_A_n + particles.ctf.defocus_v_A_n)[:, None]
     if particles.optics_n.max() > 0:
-        yield "optics group", np.eye(particles.optics_n.max() + 1)[particles.optics_n]
+        yield "optics group", particles.optics_n
     if particles.micrograph_n is not None and len(set(particles.micrograph_n)) < len(particles) / 5:
-        yield "micrograph", _codes(particles.micrograph_n)
-
-
-def _codes(name_n: np.ndarray) -> np.ndarray:
-    """Each micrograph far from all others, so that nearest neighbours are of the same one."""
-    return 1e3 * pd.factorize(name_n)[0][:, None].astype(float)
+        yield "micrograph", pd.factorize(particles.micrograph_n)[0]
 
 
 def predicted(value_nf: np.ndarray, z_nq: np.ndarray) -> float:
-    """The larger R² of two regressions, over all of z's variance."""
+    """The larger R² of two regressions, over all of z's variance; of names (n), that of the means of each."""
+    if value_nf.ndim == 1:
+        return _by_means(value_nf, z_nq)
     folds = KFold(5, shuffle=True, random_state=0)
     nearest = KNeighborsRegressor(n_neighbors=min(NEIGHBOURS, len(z_nq) // 5))
     models = (make_pipeline(StandardScaler(), model) for model in (nearest, Ridge()))
     left = min(((z_nq - cross_val_predict(model, value_nf, z_nq, cv=folds)) ** 2).sum() for model in models)
     return float(1 - left / max(((z_nq - z_nq.mean(0)) ** 2).sum(), 1e-30))
+
+
+def _by_means(group_n: np.ndarray, z_nq: np.ndarray) -> float:
+    """Every image's z from the mean of the others of its group, drawn to 0 as if one more image lay there."""
+    centred_nq, groups = z_nq - z_nq.mean(0), int(group_n.max()) + 1
+    total_gq = np.stack([np.bincount(group_n, z_n, groups) for z_n in centred_nq.T], 1)
+    others_n1 = np.bincount(group_n, minlength=groups)[group_n, None]
+    left_nq = centred_nq - (total_gq[group_n] - centred_nq) / others_n1
+    return float(1 - (left_nq**2).sum() / max((centred_nq**2).sum(), 1e-30))
 
 
 def _contrast(subject: Subject, row_n: np.ndarray) -> float:
