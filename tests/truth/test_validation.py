@@ -23,7 +23,7 @@ from morphem.evaluation.checks.halves import canonical, reproducible
 from morphem.evaluation.checks.junk import probabilities
 from morphem.evaluation.checks.leakage import predicted
 from morphem.evaluation.checks.maps import _mirror, _mirrored
-from morphem.evaluation.checks.seeds import explained
+from morphem.evaluation.checks.seeds import foretold
 from morphem.evaluation.imaging import ERRORS, of_errors
 from morphem.evaluation.latents import information_imbalance
 from morphem.evaluation.refits import Fit, simulated
@@ -193,11 +193,11 @@ def test_leaks_are_found_straight_or_bent():
     rng = np.random.default_rng(0)
     angle = rng.uniform(0, 2 * np.pi, 1500)
     z_nq = np.column_stack([np.cos(angle), rng.normal(size=1500) * 0.1])
-    assert predicted(angle[:, None], z_nq) > 0.9
-    assert predicted(rng.normal(size=(1500, 2)), z_nq) < 0.02
+    assert predicted(angle[:, None], z_nq)[0] > 0.9
+    assert predicted(rng.normal(size=(1500, 2)), z_nq)[0] < 0.02
     group = rng.integers(100, size=1500)
-    assert predicted(group, z_nq) < 0.02
-    assert predicted(group, z_nq + rng.normal(size=(100, 2))[group]) == pytest.approx(0.75, abs=0.08)
+    assert predicted(group, z_nq)[0] < 0.02
+    assert predicted(group, z_nq + rng.normal(size=(100, 2))[group])[0] == pytest.approx(0.75, abs=0.08)
 
 
 def test_only_directions_that_fits_share_are_reproducible():
@@ -211,7 +211,7 @@ def test_only_directions_that_fits_share_are_reproducible():
     reliability = reliabilities(one, other)
     assert reliability[0] == pytest.approx(2 * (1 / 1.09) / (1 + 1 / 1.09), abs=0.02)
     assert (reliability[1:] < 0.2).all()
-    assert explained(one[:, 1:], other[:, 1:] @ np.diag([3.0, 0, 0]), np.ones(3)) == pytest.approx(0.84, abs=0.05)
+    assert foretold(one[:, 1:], other[:, 1:] @ np.diag([3.0, 0, 0]), np.ones(3))[0] == pytest.approx(0.84, abs=0.05)
 
 
 def test_a_map_among_its_mirror_images_is_found(tiny):

@@ -138,6 +138,13 @@ def mean_and_error(value_n: np.ndarray) -> tuple[float, float]:
     return float(value_n.mean()), float(value_n.std(ddof=1) / np.sqrt(len(value_n)))
 
 
+def explained(left_n: np.ndarray, total_n: np.ndarray) -> tuple[float, float]:
+    """R² = 1 − Σ left/Σ total of squared deviations (n), and its standard error, that of a ratio of means."""
+    share = left_n.sum() / max(total_n.sum(), 1e-30)
+    error = (left_n - share * total_n).std() / np.sqrt(len(left_n)) / max(total_n.mean(), 1e-30)
+    return float(1 - share), float(error)
+
+
 def validate(ensemble: Ensemble, settings: Validation, compute: Compute) -> dict[str, Any]:
     """Make the checks and write RUN/validation/; what validation.json says.
 

@@ -24,7 +24,7 @@ def check(subject: Subject) -> Check:
     most = min(MOST, *(fit.states.components for fit, _, _ in subject.unseen))
     gain_dn = np.array([_gain(subject, count) for count in range(1, most + 1)])
     steps = [mean_and_error(gain_n) for gain_n in np.diff(gain_dn, axis=0, prepend=0)]
-    supported = next((d for d, (mean, error) in enumerate(steps) if mean <= max(2 * error, LEAST)), most)
+    fewest, supported, largest = (_supported(steps, errors) for errors in (4, 2, 0))
     seen_gain = np.mean([gain_of_states(fit.seen(row_n), fit.states).mean() for fit, row_n in _own(subject)])
     lost = 1 - gain_dn[-1].mean() / max(seen_gain, 1e-9)
     plot = {
@@ -34,13 +34,18 @@ def check(subject: Subject) -> Check:
         "x_title": "Components of the states",
         "y_title": "Gain (nats an image)",
     }
-    found = Found(supported, unit=f"of {most} components", plot=plot)
+    found = Found(supported, fewest, largest, f"of {most} components", plot)
     if not supported:
         return Check("fails", "Images that no fit has seen support no component.", found)
     noise = f"{100 * max(lost, 0):.0f} % of the gain on seen images is fitted noise"
     if lost > OVERFIT:
         return Check("doubtful", f"Unseen images support {supported} of {most} components, but {noise}.", found)
     return Check("holds", f"Unseen images support {supported} of {most} components; {noise}.", found)
+
+
+def _supported(steps: list[tuple[float, float]], errors: float) -> int:
+    """How many components add more than so many standard errors, one after another."""
+    return next((d for d, (mean, error) in enumerate(steps) if mean <= max(errors * error, LEAST)), len(steps))
 
 
 def _gain(subject: Subject, count: int) -> np.ndarray:

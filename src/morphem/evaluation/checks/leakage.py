@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from morphem.data.particles import Particles
 from morphem.evaluation.checks.junk import probabilities
 from morphem.evaluation.latents import information_imbalance
-from morphem.evaluation.validation import Check, Found, Subject, some
+from morphem.evaluation.validation import Check, Found, Subject, explained, some
 
 TITLE = "The latent knows nothing of the imaging"
 REFITS = False
@@ -39,13 +39,16 @@ def check(subject: Subject) -> Check:
     row_n = some(np.arange(len(subject.ensemble)), ASKED, subject.run.seed)
     z_nq, rng = subject.ensemble.z_nq[row_n].astype(float), np.random.default_rng(subject.run.seed)
     known = dict(of_table(subject.images.particles.take(row_n)))
-    r2 = {name: predicted(value_nf, z_nq) for name, value_nf in known.items()} | {"contrast": _contrast(subject, row_n)}
-    chance = max(predicted(rng.permutation(value_nf), z_nq) for value_nf in known.values())
+    told = {name: predicted(value_nf, z_nq) for name, value_nf in known.items()} | {
+        "contrast": _contrast(subject, row_n)
+    }
+    r2 = {name: value for name, (value, _) in told.items()}
+    chance = max(predicted(rng.permutation(value_nf), z_nq)[0] for value_nf in known.values())
     numbers = {name: value_nf for name, value_nf in known.items() if name in ("view", "shift", "defocus")}
     imbalance = {name: information_imbalance(z_nq, value_nf) for name, value_nf in numbers.items()}
     worst = max(r2, key=lambda name: r2[name])
     plot = {"kind": "bars", "of": r2, "level": FEW, "x_title": "R² of z predicted", "imbalance": imbalance}
-    found = Found(r2[worst], unit=f"R² of z from the {worst}", plot=plot)
+    found = Found.mean(*told[worst], f"R² of z from the {worst}", plot)
     share = f"{100 * max(r2[worst], 0):.0f} % of z is predicted by the {worst}"
     if r2[worst] < max(FEW, chance):
         return Check("holds", "z tells nothing of view, shift, defocus, contrast or micrograph.", found)
@@ -66,27 +69,27 @@ def of_table(particles: Particles) -> Iterator[tuple[str, np.ndarray]]:
         yield "micrograph", pd.factorize(particles.micrograph_n)[0]
 
 
-def predicted(value_nf: np.ndarray, z_nq: np.ndarray) -> float:
-    """The larger R² of two regressions, over all of z's variance; of names (n), that of the means of each."""
+def predicted(value_nf: np.ndarray, z_nq: np.ndarray) -> tuple[float, float]:
+    """The larger R² of two regressions, over all of z's variance, and its error; of names (n) that of their means."""
     if value_nf.ndim == 1:
         return _by_means(value_nf, z_nq)
     folds = KFold(5, shuffle=True, random_state=0)
     nearest = KNeighborsRegressor(n_neighbors=min(NEIGHBOURS, len(z_nq) // 5))
     models = (make_pipeline(StandardScaler(), model) for model in (nearest, Ridge()))
-    left = min(((z_nq - cross_val_predict(model, value_nf, z_nq, cv=folds)) ** 2).sum() for model in models)
-    return float(1 - left / max(((z_nq - z_nq.mean(0)) ** 2).sum(), 1e-30))
+    left = [((z_nq - cross_val_predict(model, value_nf, z_nq, cv=folds)) ** 2).sum(1) for model in models]
+    return explained(min(left, key=np.sum), ((z_nq - z_nq.mean(0)) ** 2).sum(1))
 
 
-def _by_means(group_n: np.ndarray, z_nq: np.ndarray) -> float:
+def _by_means(group_n: np.ndarray, z_nq: np.ndarray) -> tuple[float, float]:
     """Every image's z from the mean of the others of its group, drawn to 0 as if one more image lay there."""
     centred_nq, groups = z_nq - z_nq.mean(0), int(group_n.max()) + 1
     total_gq = np.stack([np.bincount(group_n, z_n, groups) for z_n in centred_nq.T], 1)
     others_n1 = np.bincount(group_n, minlength=groups)[group_n, None]
     left_nq = centred_nq - (total_gq[group_n] - centred_nq) / others_n1
-    return float(1 - (left_nq**2).sum() / max((centred_nq**2).sum(), 1e-30))
+    return explained((left_nq**2).sum(1), (centred_nq**2).sum(1))
 
 
-def _contrast(subject: Subject, row_n: np.ndarray) -> float:
+def _contrast(subject: Subject, row_n: np.ndarray) -> tuple[float, float]:
     """From the contrast that one half of the samples shows, the place that the other half gives; junk is left out."""
     fit = subject.whole
     seen = fit.seen(row_n)
@@ -94,5 +97,5 @@ def _contrast(subject: Subject, row_n: np.ndarray) -> float:
     contrast_n = seen.data_hnj[1, :, 0] / np.maximum(seen.gram_hnjj[1, :, 0, 0], 1e-30)
     place_nj = seen.placed(fit.states, (0,))[:, 1:] * np.sqrt(fit.states.power_j)
     if shown_n.sum() < 2 * NEIGHBOURS:
-        return 0.0
+        return 0.0, 0.0
     return predicted(np.clip(contrast_n, -3, 5)[shown_n, None], place_nj[shown_n])

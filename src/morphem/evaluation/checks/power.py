@@ -11,7 +11,7 @@ import numpy as np
 from morphem.evaluation.checks.halves import spread
 from morphem.evaluation.imaging import ERRORS
 from morphem.evaluation.refits import Fit, simulated
-from morphem.evaluation.validation import Check, Found, Subject
+from morphem.evaluation.validation import Check, Found, Subject, explained
 from morphem.physics.fsc import fsc, resolution
 
 TITLE = "Such images can show such motion"
@@ -31,11 +31,12 @@ def check(subject: Subject) -> Check:
     again = subject.again("power", np.searchsorted(rows, fit.rows), images=images)
     judge_n = np.searchsorted(rows, asked_n)
     found_nj, true_nj = again.seen(judge_n).placed(again.states), true_nj[judge_n]
-    share, ordered = recovered(fit, again, true_nj, found_nj, rng)
+    (share, error), ordered = recovered(fit, again, true_nj, found_nj, rng)
     reached_A = float(np.median(_resolutions(subject, fit, again, true_nj, found_nj)))
     told = f"two particles are told apart with probability {ordered:.2f}, states resolved to {reached_A:.0f} Å"
     bars = {"variance recovered": share, "pairs in order": ordered}
-    found = Found(share, unit="of the variance recovered", plot={"kind": "bars", "of": bars, "x_title": "Share"})
+    plot = {"kind": "bars", "of": bars, "x_title": "Share"}
+    found = Found.mean(share, error, "of the variance recovered", plot)
     if ordered > GOOD and share > FAIR:
         return Check("holds", f"If the states are as fitted, {told}.", found)
     return Check("doubtful", f"Even if the states are as fitted, {told}: single images say little.", found)
@@ -43,17 +44,17 @@ def check(subject: Subject) -> Check:
 
 def recovered(
     fit: Fit, again: Fit, true_nj: np.ndarray, found_nj: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float]:
-    """1 − E|m̂ − m|²/E|m − m̄|², and the share of random pairs in the right order; maps about their means."""
+) -> tuple[tuple[float, float], float]:
+    """1 − E|m̂ − m|²/E|m − m̄|² and its error, and the share of random pairs in order; maps about their means."""
     one_jv, other_jv = (f.states.volume.map_czyx.flatten(1).double().numpy() for f in (fit, again))
     true_nj, found_nj = _about_mean(true_nj), _about_mean(found_nj)
     own, cross = true_nj @ (one_jv @ one_jv.T), true_nj @ (one_jv @ other_jv.T)
-    power = (own * true_nj).sum()
-    left = power - 2 * (cross * found_nj).sum() + (found_nj @ (other_jv @ other_jv.T) * found_nj).sum()
+    power_n = (own * true_nj).sum(1)
+    left_n = power_n - 2 * (cross * found_nj).sum(1) + (found_nj @ (other_jv @ other_jv.T) * found_nj).sum(1)
     i, j = rng.integers(len(true_nj), size=(2, 5000))
     ordered = ((cross[i] - cross[j]) * (found_nj[i] - found_nj[j])).sum(1)
     differ = ((own[i] - own[j]) * (true_nj[i] - true_nj[j])).sum(1) > 0
-    return float(1 - left / max(power, 1e-30)), float((ordered[differ] > 0).mean()) if differ.any() else 0.5
+    return explained(left_n, power_n), float((ordered[differ] > 0).mean()) if differ.any() else 0.5
 
 
 def _about_mean(value_nj: np.ndarray) -> np.ndarray:

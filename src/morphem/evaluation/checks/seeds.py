@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-from morphem.evaluation.validation import ASKED, Check, Found, Subject, some
+from morphem.evaluation.validation import ASKED, Check, Found, Subject, explained, some
 
 TITLE = "Other seeds find the same"
 REFITS = True
@@ -23,8 +23,8 @@ def check(subject: Subject) -> Check:
     others = [subject.again(f"seed{seed}", first.rows, seed) for seed in range(1, subject.settings.seeds)]
     asked = some(rows, ASKED, subject.run.seed)
     places = [(fit.seen(asked).placed(fit.states)[:, 1:], fit.states.power_j) for fit in (first, *others)]
-    worst = min(agreement(*one, *other) for one, other in itertools.combinations(places, 2))
-    found = Found(worst, unit=f"R² of the worst pair of {len(places)} seeds")
+    worst, error = min(agreement(*one, *other) for one, other in itertools.combinations(places, 2))
+    found = Found.mean(worst, error, f"R² of the worst pair of {len(places)} seeds")
     if worst > SAME:
         return Check("holds", "Fits with other random seeds put particles into the same places.", found)
     if worst > ALIKE:
@@ -32,18 +32,17 @@ def check(subject: Subject) -> Check:
     return Check("fails", "Fits with other random seeds put particles into different places.", found)
 
 
-def agreement(one_nj: np.ndarray, one_j: np.ndarray, other_nj: np.ndarray, other_j: np.ndarray) -> float:
-    """The smaller of both ways."""
-    return min(explained(one_nj, other_nj, other_j), explained(other_nj, one_nj, one_j))
+def agreement(one_nj: np.ndarray, one_j: np.ndarray, other_nj: np.ndarray, other_j: np.ndarray) -> tuple[float, float]:
+    """The smaller R² of both ways, and its standard error."""
+    return min(foretold(one_nj, other_nj, other_j), foretold(other_nj, one_nj, one_j))
 
 
-def explained(from_nj: np.ndarray, to_nj: np.ndarray, power_j: np.ndarray) -> float:
-    """R² of the second half's places, predicted by least squares on the first half."""
+def foretold(from_nj: np.ndarray, to_nj: np.ndarray, power_j: np.ndarray) -> tuple[float, float]:
+    """R² of the second half's places, predicted by least squares on the first half, and its standard error."""
     if not from_nj.shape[1] or not to_nj.shape[1]:
-        return 0.0
+        return 0.0, 0.0
     middle = len(from_nj) // 2
     design_nj = np.column_stack([np.ones(len(from_nj)), from_nj])
     slope_jj = np.linalg.lstsq(design_nj[:middle], to_nj[:middle], rcond=None)[0]
-    left_j = ((to_nj[middle:] - design_nj[middle:] @ slope_jj) ** 2).mean(0)
-    variance_j = to_nj[middle:].var(0)
-    return float(1 - (power_j * left_j).sum() / max((power_j * variance_j).sum(), 1e-30))
+    left_nj, total_nj = to_nj[middle:] - design_nj[middle:] @ slope_jj, to_nj[middle:] - to_nj[middle:].mean(0)
+    return explained(left_nj**2 @ power_j, total_nj**2 @ power_j)
