@@ -79,7 +79,7 @@ def _judged(
     ensembles: dict[str, Ensemble], dataset: Dataset, fitted_n: np.ndarray, judge_n: np.ndarray
 ) -> Iterator[Candidate]:
     """Every ensemble under the same images, whitened alike: by what the first one's mean map leaves."""
-    whitened = None
+    whitened, dataset = None, dataclasses.replace(dataset, device="cpu")
     for name, ensemble in ensembles.items():
         fit = Fit(ensemble.volume, ensemble.z_nq, fitted_n, dataset)
         whitened = whitened or fit.dataset

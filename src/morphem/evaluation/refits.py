@@ -19,7 +19,7 @@ from morphem.data.dataset import Dataset, Source
 from morphem.ensemble import Ensemble
 from morphem.errors import InputError
 from morphem.evaluation.imaging import ERRORS
-from morphem.evaluation.scores import Seen
+from morphem.evaluation.scores import BATCH, Seen
 from morphem.evaluation.states import States
 from morphem.inference.consensus import residual_noise
 from morphem.io.files import replacing
@@ -86,6 +86,7 @@ def refitted(ensemble: Ensemble, images: Dataset, rows: np.ndarray, folder: Path
     """The run's method fitted to some rows of images; taken from the folder where just this was done before."""
     name, settings = method_of(ensemble)
     some, run = subset(images, rows, folder.with_name(f"{folder.name}.star")), Run(folder, compute)
+    some = dataclasses.replace(some, device=compute.apply())
     if not _done(run, some, name, settings):
         shutil.rmtree(folder, ignore_errors=True)
         methods.fit(name, some, settings, run)
@@ -137,15 +138,14 @@ def simulated(fit: Fit, rows: np.ndarray, phi_nj: np.ndarray, width_e: np.ndarra
     width: dict[str, float] = dict(zip(ERRORS, width_e, strict=True))
     turn_rad = np.array([width[f"rotation_{axis}"] for axis in "xyz"])
     shift = np.array([width["shift_x"], width["shift_y"]])
-    for observed in dataset.batches(200):
+    for observed in dataset.batches(BATCH):
         n, noise_2 = len(observed), rng.standard_normal((*observed.sample_bk.shape, 2), np.float32)
         turn_b33 = torch.from_numpy(rotations.about(rng.normal(size=(n, 3)) * turn_rad)).float()
-        moved_b2 = observed.shift_b2.cpu() + torch.from_numpy(rng.normal(size=(n, 2)) * shift).float()
-        here = observed.to("cpu")
-        poses = (turn_b33 @ here.rotation_b33)[:, None], moved_b2[:, None]
+        moved_b2 = observed.shift_b2 + torch.from_numpy(rng.normal(size=(n, 2)) * shift).float()
+        poses = (turn_b33 @ observed.rotation_b33)[:, None], moved_b2[:, None]
         z_bhq = torch.from_numpy(phi_nj[observed.index_b, None, 1:]).float()
         contrast_b1 = torch.from_numpy(rng.normal(1, width["contrast"], (n, 1))).float()
-        clean_bk = contrast_b1 * model.predict(volume, here, *poses, z_bhq)[:, 0]
+        clean_bk = contrast_b1 * model.predict(volume, observed, *poses, z_bhq)[:, 0]
         noise_bk = torch.view_as_complex(torch.from_numpy(noise_2)) * 0.5**0.5
         packed.append((clean_bk + noise_bk) / dataset.whitener(observed.index_b))
     return dataclasses.replace(dataset, packed_nk=torch.cat(packed))

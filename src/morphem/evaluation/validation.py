@@ -76,8 +76,8 @@ class Subject:
 
     @cached_property
     def images(self) -> Dataset:
-        """All images at the run's poses."""
-        return self.ensemble.refined_dataset()
+        """All images at the run's poses; they are asked on the CPU, whatever fits them again."""
+        return replace(self.ensemble.refined_dataset(), device="cpu")
 
     @cached_property
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
