@@ -21,7 +21,7 @@ from morphem.evaluation.checks import CHECKS, DECISIVE, load
 from morphem.evaluation.checks.collapse import reliabilities
 from morphem.evaluation.checks.halves import canonical, reproducible
 from morphem.evaluation.checks.junk import probabilities
-from morphem.evaluation.checks.leakage import predicted
+from morphem.evaluation.checks.leakage import predicted, whitened
 from morphem.evaluation.checks.maps import _mirror, _mirrored
 from morphem.evaluation.checks.seeds import foretold
 from morphem.evaluation.imaging import ERRORS, of_errors
@@ -192,12 +192,12 @@ def test_information_imbalance_is_1_for_strangers_and_near_0_for_the_same():
 def test_leaks_are_found_straight_or_bent():
     rng = np.random.default_rng(0)
     angle = rng.uniform(0, 2 * np.pi, 1500)
-    z_nq = np.column_stack([np.cos(angle), rng.normal(size=1500) * 0.1])
+    z_nq = whitened(np.column_stack([np.cos(angle), rng.normal(size=(1500, 7)) * 0.5]))
     assert predicted(angle[:, None], z_nq)[0] > 0.9
     assert predicted(rng.normal(size=(1500, 2)), z_nq)[0] < 0.02
     group = rng.integers(100, size=1500)
-    assert predicted(group, z_nq)[0] < 0.02
-    assert predicted(group, z_nq + rng.normal(size=(100, 2))[group])[0] == pytest.approx(0.75, abs=0.08)
+    assert predicted(group, z_nq)[0] < 0.04
+    assert predicted(group, z_nq + rng.normal(size=(100, 8))[group])[0] == pytest.approx(0.45, abs=0.15)
 
 
 def test_only_directions_that_fits_share_are_reproducible():

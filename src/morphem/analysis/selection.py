@@ -117,7 +117,8 @@ def _origin(ensemble: Ensemble, kind: str) -> tuple[tables.Table, np.ndarray]:
 
 def _fitted_table(ensemble: Ensemble, path: Path) -> tuple[tables.Table, np.ndarray]:
     source, folder = ensemble.config["source"], ensemble.folder
-    for name, then in ensemble.config.get("sha256", {}).items():
+    tables_of_rows = {name: then for name, then in ensemble.config.get("sha256", {}).items() if name in source}
+    for name, then in tables_of_rows.items():
         there = Path(source[name]).is_file()
         if not there or sha256(source[name], name) != then:
             found = "has changed" if there else "is gone"

@@ -18,10 +18,13 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def draw(folder: Path) -> None:
-    """NAME.png beside validation.json, for every check that has something to draw."""
+    """NAME.png beside validation.json, for every check that has something to draw, and for no other."""
     for check in json.loads((folder / "validation.json").read_text())["checks"]:
+        path = folder / f"{check['name']}.png"
         if check["plot"]:
-            plots.save(figure(check["plot"]), folder / f"{check['name']}.png")
+            plots.save(figure(check["plot"]), path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @plots.styled

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -124,8 +124,16 @@ def validate(
         print(json.dumps(told))
         return
     for check in told["checks"]:
-        print(f"{check['verdict']:<12}{check['title']}: {check['sentence']}")
+        print(f"{check['verdict']:<12}{check['title']}{_number(check)}\n{'':<12}{check['sentence']}")
     print(f"\nVerdict: {told['verdict']}. {told['sentence']}")
+
+
+def _number(check: dict[str, Any]) -> str:
+    """A check's number with its interval, in brackets; nothing where it has none."""
+    if check["value"] is None:
+        return ""
+    interval = "" if check["low"] is None else f", {check['low']:.3g} to {check['high']:.3g}"
+    return f" ({check['value']:.3g} {check['unit']}{interval})"
 
 
 def demo(

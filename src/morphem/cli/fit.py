@@ -57,6 +57,8 @@ def auto(
     from morphem.analysis.decoders import better_decoder
     from morphem.evaluation.auto import fit as compete
 
+    if output.resume:
+        raise InputError("--resume: a competition starts anew; give --overwrite, or --resume the winner's own command")
     device = compute.apply()
     check_output(output)
     dataset = Dataset.open(source, config.radius, device)

@@ -14,9 +14,9 @@ import numpy as np
 
 from morphem import methods
 from morphem.data.dataset import Dataset
-from morphem.ensemble import Ensemble
+from morphem.ensemble import Ensemble, begin
 from morphem.evaluation import Auto
-from morphem.evaluation.refits import Fit, subset
+from morphem.evaluation.refits import Fit, dimensions_of, subset
 from morphem.evaluation.scores import Seen, gain_of_states, predictive
 from morphem.evaluation.validation import mean_and_error, some
 from morphem.inference import heldout
@@ -44,18 +44,14 @@ class Candidate:
     def size(self) -> dict[str, int]:
         """Settings that it chose by itself."""
         classes = self.ensemble.weight_nc.shape[1]
-        chosen = {"classes": classes, "latent_dim": self._dimensions()}
+        chosen = {"classes": classes, "latent_dim": dimensions_of(self.ensemble)}
         wanted = {"variability": ("latent_dim",), "classify": ("classes",), "mixture": ("classes", "latent_dim")}
         return {key: chosen[key] for key in wanted.get(self.name, ())}
-
-    def _dimensions(self) -> int:
-        """Of z within each class."""
-        sweeps = [record["variances"] for record in self.ensemble.history if "variances" in record]
-        return len(sweeps[-1][0]) if sweeps else self.ensemble.latent_dim
 
 
 def fit(dataset: Dataset, config: Auto, run: Run) -> Ensemble:
     """The winner's ensemble; its `candidates/` hold the others', its history what was compared."""
+    begin(run, dataset, "auto", config)
     rows = some(np.arange(len(dataset)), config.images, run.seed)
     fitted_n, judge_n = heldout.split(rows, config.held_out, run.seed, MOST_HELD_OUT)
     some_images = subset(dataset, fitted_n, run.folder / FOLDER / "images.star")

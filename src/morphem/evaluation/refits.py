@@ -22,6 +22,7 @@ from morphem.evaluation.imaging import ERRORS
 from morphem.evaluation.scores import BATCH, Seen
 from morphem.evaluation.states import States
 from morphem.inference.consensus import residual_noise
+from morphem.inference.settings import LinearSettings
 from morphem.io.files import replacing
 from morphem.io.mrc import read_map
 from morphem.models.image_model import ImageModel
@@ -77,9 +78,16 @@ def method_of(ensemble: Ensemble) -> tuple[str, Any]:
     known = {field.name for field in dataclasses.fields(module.Config)}
     settings = from_plain(module.Config, {k: v for k, v in told.items() if k in known}, str(ensemble.folder))
     changes = {key: value for key, value in OFF.items() if key in known}
-    if name == "variability" and settings.latent_dim is None:
-        changes["latent_dim"] = ensemble.latent_dim
+    chosen = {"latent_dim": dimensions_of(ensemble), "classes": ensemble.weight_nc.shape[1]}
+    if issubclass(module.Config, LinearSettings):
+        changes |= {key: value for key, value in chosen.items() if getattr(settings, key, 0) is None and value}
     return name, dataclasses.replace(settings, **changes)
+
+
+def dimensions_of(ensemble: Ensemble) -> int:
+    """Of z within each class: what the last sweep of a linear method had, or all there are."""
+    sweeps = [record["variances"] for record in ensemble.history if "variances" in record]
+    return len(sweeps[-1][0]) if sweeps else ensemble.latent_dim
 
 
 def refitted(ensemble: Ensemble, images: Dataset, rows: np.ndarray, folder: Path, compute: Compute) -> Fit:
@@ -134,7 +142,10 @@ def simulated(fit: Fit, rows: np.ndarray, phi_nj: np.ndarray, width_e: np.ndarra
     not know; those of the defocus are left out.
     """
     dataset, volume, model = fit.dataset.take(rows), fit.states.volume, ImageModel()
-    rng, packed = np.random.default_rng([seed, 5]), []
+    rng, packed_nk = (
+        np.random.default_rng([seed, 5]),
+        torch.empty(len(rows), len(dataset.lattice), dtype=torch.complex64),
+    )
     width: dict[str, float] = dict(zip(ERRORS, width_e, strict=True))
     turn_rad = np.array([width[f"rotation_{axis}"] for axis in "xyz"])
     shift = np.array([width["shift_x"], width["shift_y"]])
@@ -147,5 +158,5 @@ def simulated(fit: Fit, rows: np.ndarray, phi_nj: np.ndarray, width_e: np.ndarra
         contrast_b1 = torch.from_numpy(rng.normal(1, width["contrast"], (n, 1))).float()
         clean_bk = contrast_b1 * model.predict(volume, observed, *poses, z_bhq)[:, 0]
         noise_bk = torch.view_as_complex(torch.from_numpy(noise_2)) * 0.5**0.5
-        packed.append((clean_bk + noise_bk) / dataset.whitener(observed.index_b))
-    return dataclasses.replace(dataset, packed_nk=torch.cat(packed))
+        packed_nk[observed.index_b] = (clean_bk + noise_bk) / dataset.whitener(observed.index_b)
+    return dataclasses.replace(dataset, packed_nk=packed_nk)

@@ -41,11 +41,11 @@ class States:
         box = min(volume.box, BOX)
         z_mq, weight_m = _places(volume, z_nq, seed)
         if isinstance(volume, LinearVolume):
-            map_czyx, phi_mc = volume.map_czyx, np.pad(z_mq.astype(float), ((0, 0), (1, 0)), constant_values=1)
+            maps, phi_mc = volume.map_czyx.split(1), np.pad(z_mq.astype(float), ((0, 0), (1, 0)), constant_values=1)
         else:
             at = torch.from_numpy(z_mq).to(volume.mask_zyx.device)
-            map_czyx, phi_mc = torch.cat([volume.maps(z_1q) for z_1q in at.split(1)]), np.eye(len(z_mq))
-        map_czyx = cubes.resampled(map_czyx.float().cpu(), box)
+            maps, phi_mc = (volume.maps(z_1q) for z_1q in at.split(1)), np.eye(len(z_mq))
+        map_czyx = torch.cat([cubes.resampled(map_1zyx.float(), box).cpu() for map_1zyx in maps])
         map_jzyx, phi_mj = _principal(map_czyx, phi_mc, weight_m)
         radius = min(float(volume.radius), box / 2 - 1)
         return cls(LinearVolume.of(map_jzyx, radius), phi_mj, weight_m)

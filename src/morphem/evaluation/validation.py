@@ -24,6 +24,8 @@ WORST: tuple[Verdict, ...] = ("fails", "cannot tell", "doubtful", "holds")
 ASKED = 1000
 """Images of either half that are asked, at most."""
 FOLDER = "validation"
+OTHER_START = 101
+"""Added to the seed of a fit that is to share nothing with another, random starts included."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Subject:
     def fits(self) -> tuple[Fit, Fit]:
         """The method fitted to either half alone."""
         one, other = of_run(self.ensemble, self.images, self.halves) or (
-            self.again(f"half{number}", rows) for number, rows in enumerate(self.halves, start=1)
+            self.again(f"half{number}", rows, OTHER_START * (number - 1)) for number, rows in enumerate(self.halves, 1)
         )
         return one, other
 
@@ -146,7 +148,7 @@ def explained(left_n: np.ndarray, total_n: np.ndarray) -> tuple[float, float]:
 
 
 def validate(ensemble: Ensemble, settings: Validation, compute: Compute) -> dict[str, Any]:
-    """Make the checks and write RUN/validation/; what validation.json says.
+    """Make the checks and write RUN/validation/; what validation.json says. Checks made earlier stay if not repeated.
 
     validation.json holds the verdict and the checks, particles.parquet a row for every image, half1/ and half2/ the
     method fitted to half-sets. Errors: InputError where the images are not there any more.
@@ -154,19 +156,28 @@ def validate(ensemble: Ensemble, settings: Validation, compute: Compute) -> dict
     from morphem.evaluation.checks import CHECKS, load
 
     run = Run(ensemble.folder / FOLDER, compute)
-    subject, found = Subject(ensemble, run, settings), {}
+    subject, found, before = Subject(ensemble, run, settings), {}, _before(run)
     for name in settings.checks or CHECKS:
         page = load(name)
-        check = page.check(subject) if settings.refit or not page.REFITS else Check.untold(UNTOLD)
-        run.log(f"{page.TITLE}: {check.verdict}. {check.sentence}")
-        found[name] = check
-    verdict, sentence = whole_verdict(found)
-    checks = [{"name": name, "title": load(name).TITLE, **check.told()} for name, check in found.items()]
-    told = {"verdict": verdict, "sentence": sentence, "checks": checks}
+        if page.REFITS and not settings.refit and name in before:
+            continue
+        found[name] = page.check(subject) if settings.refit or not page.REFITS else Check.untold(UNTOLD)
+        run.log(f"{page.TITLE}: {found[name].verdict}")
+    checks = before | {name: {"name": name, "title": load(name).TITLE, **one.told()} for name, one in found.items()}
+    checks = {name: checks[name] for name in CHECKS if name in checks}
+    verdict, sentence = whole_verdict({name: Check(one["verdict"], one["sentence"]) for name, one in checks.items()})
+    told = {"verdict": verdict, "sentence": sentence, "checks": list(checks.values())}
     with replacing(run.folder / "validation.json") as path:
         path.write_text(json.dumps(told, indent=1))
     _write_images(run, found, len(ensemble))
     return told
+
+
+def _before(run: Run) -> dict[str, dict[str, Any]]:
+    """What was found earlier, check by check; what was not asked then is left out."""
+    path = run.folder / "validation.json"
+    checks = json.loads(path.read_text())["checks"] if path.is_file() else []
+    return {check["name"]: check for check in checks if check["sentence"] != UNTOLD}
 
 
 UNTOLD = "Not asked: it takes fitting again, which --no-refit forbids."
@@ -177,7 +188,8 @@ def whole_verdict(found: dict[str, Check]) -> tuple[Verdict, str]:
     from morphem.evaluation.checks import DECISIVE
 
     missing = [name for name in DECISIVE if name not in found]
-    worst = min((found[name] for name in DECISIVE if name in found), key=_badness, default=Check("holds", ""))
+    said = [found[name] for name in DECISIVE if name in found and not (name == "ctf" and _untold(found[name]))]
+    worst = min(said, key=_badness, default=Check("holds", ""))
     if worst.verdict != "holds":
         return worst.verdict, worst.sentence
     if missing:
@@ -187,6 +199,10 @@ def whole_verdict(found: dict[str, Check]) -> tuple[Verdict, str]:
     return "holds", "The differences between the states are real: images that no fit has seen show them."
 
 
+def _untold(check: Check) -> bool:
+    return check.verdict == "cannot tell" and check.sentence != UNTOLD
+
+
 def _badness(check: Check) -> int:
     return WORST.index(check.verdict)
 
@@ -194,6 +210,9 @@ def _badness(check: Check) -> int:
 def _write_images(run: Run, found: dict[str, Check], images: int) -> None:
     """particles.parquet: index and what the checks say of every image."""
     columns = {name: value_n for check in found.values() for name, value_n in check.found.of_images.items()}
-    if columns:
-        with replacing(run.folder / "particles.parquet") as path:
-            pd.DataFrame({"index": np.arange(images), **columns}).to_parquet(path)
+    if not columns:
+        return
+    table = run.folder / "particles.parquet"
+    known = pd.read_parquet(table) if table.is_file() else pd.DataFrame({"index": np.arange(images)})
+    with replacing(table) as path:
+        known.assign(**columns).to_parquet(path)

@@ -18,7 +18,7 @@ def check(subject: Subject) -> Check:
     """Fails where no component is active; doubtful where states differ by less than their error."""
     if not subject.ensemble.latent_dim:
         return Check.untold("There is no latent.")
-    one, seen = subject.fits[0], subject.seen_by_both[0]
+    one, _, seen = subject.unseen[0]
     active = int((reliabilities(seen.placed(one.states, (0,)), seen.placed(one.states, (1,))) > RELIABLE).sum())
     power_j = one.states.power_j
     rank = float(power_j.sum() ** 2 / (power_j**2).sum())

@@ -13,12 +13,16 @@ from morphem.evaluation.validation import Check, Found, Subject, mean_and_error
 
 TITLE = "The CTFs belong to the images"
 REFITS = True
+ALIKE_A = 10.0
+"""Defoci that differ by less are one."""
 
 
 def check(subject: Subject) -> Check:
     """Holds above four standard errors, doubtful above two."""
     if subject.images.particles.ctf is None:
         return Check.untold("The images have no CTF.")
+    if np.ptp(subject.images.particles.ctf.defocus_u_A_n) < ALIKE_A:
+        return Check.untold("All images have the same CTF.")
     gains = [seen.recognised() - _mixed(fit, row_n, subject.run.seed) for fit, row_n, seen in subject.unseen]
     mean, error = mean_and_error(np.concatenate(gains))
     found = Found.mean(mean, error, "nats an image")

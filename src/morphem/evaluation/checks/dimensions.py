@@ -22,10 +22,14 @@ def check(subject: Subject) -> Check:
     if not subject.ensemble.latent_dim:
         return Check("cannot tell", "There is no latent.")
     most = min(MOST, *(fit.states.components for fit, _, _ in subject.unseen))
+    if not most:
+        return Check("fails", "Fitted to half of the images the method finds one map alone.")
     gain_dn = np.array([_gain(subject, count) for count in range(1, most + 1)])
     steps = [mean_and_error(gain_n) for gain_n in np.diff(gain_dn, axis=0, prepend=0)]
     fewest, supported, largest = (_supported(steps, errors) for errors in (4, 2, 0))
-    seen_gain = np.mean([gain_of_states(fit.seen(row_n), fit.states).mean() for fit, row_n in _own(subject)])
+    seen_gain = np.mean(
+        [gain_of_states(fit.seen(row_n), fit.states.first(most)).mean() for fit, row_n in _own(subject)]
+    )
     lost = 1 - gain_dn[-1].mean() / max(seen_gain, 1e-9)
     plot = {
         "kind": "curve",

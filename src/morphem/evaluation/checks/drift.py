@@ -20,10 +20,12 @@ def check(subject: Subject) -> Check:
     losses = [line["held_out"] for line in records if "held_out" in line and "epoch" in line]
     if len(losses) > 1:
         return _of_network(records, losses)
-    changes = [line["change"] for line in records if "change" in line]
-    if not changes:
+    sweeps = [line for line in records if "change" in line]
+    if not sweeps:
         return Check.untold("The run's history does not say.")
-    titles = {"x_title": "Sweep", "y_title": "Share of the maps changed"}
+    last = sweeps[-1].get("part"), sweeps[-1]["radius"], sweeps[-1]["images"]
+    changes = [line["change"] for line in sweeps if (line.get("part"), line["radius"], line["images"]) == last]
+    titles = {"x_title": "Sweep at the largest radius", "y_title": "Share of the maps changed"}
     plot = {"kind": "curve", "x": list(range(1, len(changes) + 1)), "y": changes, **titles}
     found = Found(100 * changes[-1], unit="% changed by the last sweep", plot=plot)
     if changes[-1] < AT_REST:

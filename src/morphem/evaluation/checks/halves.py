@@ -20,12 +20,12 @@ REFITS = True
 STATES, NEIGHBOURS = 20, 50
 LEAST = 0.2
 """Canonical correlation of a direction that is reproducible."""
-COARSE = 0.25
-"""Of Nyquist: a difference that is resolved no finer is none."""
+COARSE = 4
+"""Periods in the box: a difference that is resolved no finer is none."""
 
 
 def check(subject: Subject) -> Check:
-    """Holds where a direction is reproducible and differences are resolved beyond a quarter of Nyquist."""
+    """Holds where a direction is reproducible and differences are resolved beyond four periods in the box."""
     if not subject.ensemble.latent_dim:
         return Check.untold("There is no latent.")
     (one, other), (seen, by_other) = subject.fits, subject.seen_by_both
@@ -38,9 +38,9 @@ def check(subject: Subject) -> Check:
     reach = int(one.states.volume.radius) + 1
     plot = _plot(state_ks[:, :reach], difference_ks[:, :reach], voxel_A * one.states.volume.box)
     found = Found(np.median(state_A), state_A.min(), state_A.max(), "Å, resolution of the states", plot)
-    told = f"{dimensions} direction{'' if dimensions == 1 else 's'} of motion"
+    told = f"{dimensions} direction{'' if dimensions == 1 else 's'} of variation"
     finest = " or better" if np.median(difference_A) <= 2.01 * voxel_A and voxel_A > subject.images.pixel_A else ""
-    coarse_A, middle_A = 2 * voxel_A / COARSE, float(np.median(difference_A))
+    coarse_A, middle_A = voxel_A * one.states.volume.box / COARSE, float(np.median(difference_A))
     if dimensions and middle_A < coarse_A:
         sentence = (
             f"Two fits without a common image agree on {told}; what differs is resolved to {middle_A:.0f} Å{finest}."

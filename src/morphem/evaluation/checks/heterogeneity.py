@@ -52,7 +52,8 @@ def _verdict(added: float, error: float, clear: float, errors: str, found: Found
 
 def _without_latent(subject: Subject) -> Check:
     """One map: by choice of the method, or because held-out images supported no more."""
-    if issubclass(methods.load(subject.ensemble.method).Config, LinearSettings):
+    asked_for_one = subject.ensemble.config["settings"].get("classes") == 1
+    if issubclass(methods.load(subject.ensemble.method).Config, LinearSettings) and not asked_for_one:
         return Check("fails", "The method found no heterogeneity: held-out images supported one map alone.")
     return Check.untold("The method fits one map; fit variability, mixture or vae to look for heterogeneity.")
 

@@ -15,6 +15,8 @@ from morphem.evaluation.validation import Check, Found, Subject
 TITLE = "Images show the molecule"
 REFITS = False
 FEW = 0.05
+LEAST = 0.1
+"""Nats an image that the mean map explains, where junk can be told at all."""
 CHUNK = 2000
 SWEEPS = 100
 
@@ -23,7 +25,11 @@ def check(subject: Subject) -> Check:
     """Doubtful where more than one in twenty images is junk."""
     chunks = np.array_split(np.arange(len(subject.ensemble)), 1 + len(subject.ensemble) // CHUNK)
     parts = [_of(subject, row_n) for row_n in chunks]
-    shown_n, misfit_n, contrast_n = (np.concatenate(part) for part in zip(*parts, strict=True))
+    shown_n, recognised_n, misfit_n, contrast_n = (np.concatenate(part) for part in zip(*parts, strict=True))
+    if recognised_n.mean() < LEAST:
+        return Check.untold(
+            "Images do not even recognise the run's own mean map: there is nothing that junk would lack."
+        )
     junk_n, share = probabilities(shown_n)
     of_images = {"junk": junk_n, "misfit": robust(misfit_n), "contrast": contrast_n}
     if subject.ensemble.latent_dim:
@@ -38,10 +44,10 @@ def check(subject: Subject) -> Check:
     return Check("doubtful", f"About {100 * share:.0f} % of the images show none of the states: look at them.", found)
 
 
-def _of(subject: Subject, row_n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _of(subject: Subject, row_n: np.ndarray) -> tuple[np.ndarray, ...]:
     seen = subject.whole.seen(row_n)
     data_n, gram_n = seen.data_hnj[..., 0].sum(0), seen.gram_hnjj[..., 0, 0].sum(0)
-    return seen.shown(subject.whole.states), seen.excess_n, data_n / np.maximum(gram_n, 1e-30)
+    return seen.shown(subject.whole.states), seen.recognised(), seen.excess_n, data_n / np.maximum(gram_n, 1e-30)
 
 
 def probabilities(shown_n: np.ndarray) -> tuple[np.ndarray, float]:

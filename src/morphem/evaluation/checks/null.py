@@ -8,7 +8,7 @@ import numpy as np
 
 from morphem.evaluation.checks.heterogeneity import gains, least
 from morphem.evaluation.refits import simulated
-from morphem.evaluation.validation import Check, Found, Subject, mean_and_error
+from morphem.evaluation.validation import OTHER_START, Check, Found, Subject, mean_and_error, some
 
 TITLE = "Nothing of the kind is seen where nothing moves"
 REFITS = True
@@ -21,10 +21,11 @@ def check(subject: Subject) -> Check:
     fit, asked_n, seen = subject.unseen[0]
     both_n, alone_n, width_e = gains(seen)
     (observed, error), clear = mean_and_error(both_n - alone_n), least(float(seen.recognised().mean()))
-    rows = np.union1d(fit.rows, asked_n)
+    fitted_n = some(fit.rows, subject.settings.images, subject.run.seed)
+    rows = np.union1d(fitted_n, asked_n)
     still_nj = np.eye(1, fit.states.phi_mj.shape[1]).repeat(len(rows), 0)
     images = simulated(fit, rows, still_nj, width_e, subject.run.seed)
-    null = subject.again("null", np.searchsorted(rows, fit.rows), images=images)
+    null = subject.again("null", np.searchsorted(rows, fitted_n), 2 * OTHER_START, images)
     null_both_n, null_alone_n, _ = gains(null.seen(np.searchsorted(rows, asked_n)))
     chance, chance_error = mean_and_error(null_both_n - null_alone_n)
     bars = {"if nothing moved": chance, "observed": observed}

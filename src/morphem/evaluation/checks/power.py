@@ -11,7 +11,7 @@ import numpy as np
 from morphem.evaluation.checks.halves import spread
 from morphem.evaluation.imaging import ERRORS
 from morphem.evaluation.refits import Fit, simulated
-from morphem.evaluation.validation import Check, Found, Subject, explained
+from morphem.evaluation.validation import OTHER_START, Check, Found, Subject, explained, some
 from morphem.physics.fsc import fsc, resolution
 
 TITLE = "Such images can show such motion"
@@ -25,10 +25,11 @@ def check(subject: Subject) -> Check:
     if not subject.ensemble.latent_dim:
         return Check.untold("There is no latent.")
     fit, asked_n, _ = subject.unseen[0]
-    rng, rows = np.random.default_rng([subject.run.seed, 9]), np.union1d(fit.rows, asked_n)
+    fitted_n = some(fit.rows, subject.settings.images, subject.run.seed)
+    rng, rows = np.random.default_rng([subject.run.seed, 9]), np.union1d(fitted_n, asked_n)
     true_nj = fit.states.phi_mj[rng.choice(len(fit.states.weight_m), len(rows), p=fit.states.weight_m)]
     images = simulated(fit, rows, true_nj, np.zeros(len(ERRORS)), subject.run.seed)
-    again = subject.again("power", np.searchsorted(rows, fit.rows), images=images)
+    again = subject.again("power", np.searchsorted(rows, fitted_n), 3 * OTHER_START, images)
     judge_n = np.searchsorted(rows, asked_n)
     found_nj, true_nj = again.seen(judge_n).placed(again.states), true_nj[judge_n]
     (share, error), ordered = recovered(fit, again, true_nj, found_nj, rng)
