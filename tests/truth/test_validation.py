@@ -195,6 +195,7 @@ def test_leaks_are_found_straight_or_bent():
     z_nq = whitened(np.column_stack([np.cos(angle), rng.normal(size=(1500, 7)) * 0.5]))
     assert predicted(angle[:, None], z_nq)[0] > 0.9
     assert predicted(rng.normal(size=(1500, 2)), z_nq)[0] < 0.02
+    assert predicted(angle[:, None], z_nq[:, :1])[0] > 0.5
     group = rng.integers(100, size=1500)
     assert predicted(group, z_nq)[0] < 0.04
     assert predicted(group, z_nq + rng.normal(size=(100, 8))[group])[0] == pytest.approx(0.45, abs=0.15)

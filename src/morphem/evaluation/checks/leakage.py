@@ -81,7 +81,8 @@ def predicted(value_nf: np.ndarray, z_nq: np.ndarray) -> tuple[float, float]:
     folds = KFold(5, shuffle=True, random_state=0)
     nearest = KNeighborsRegressor(n_neighbors=min(NEIGHBOURS, len(z_nq) // 5))
     models = (make_pipeline(StandardScaler(), model) for model in (nearest, Ridge()))
-    return max(_along_best(z_nq, np.asarray(cross_val_predict(model, value_nf, z_nq, cv=folds))) for model in models)
+    told = (np.asarray(cross_val_predict(model, value_nf, z_nq, cv=folds)).reshape(z_nq.shape) for model in models)
+    return max(_along_best(z_nq, told_nq) for told_nq in told)
 
 
 def _along_best(z_nq: np.ndarray, told_nq: np.ndarray) -> tuple[float, float]:
