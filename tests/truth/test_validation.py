@@ -246,7 +246,12 @@ def test_one_decisive_failure_fails_the_whole_and_another_leaves_doubt():
 @pytest.mark.parametrize("name", CHECKS)
 def test_every_check_says_what_it_asks(name):
     page = load(name)
-    assert page.__doc__ and page.TITLE[0].isupper() and not page.TITLE.endswith(".") and page.REFITS in (True, False)
+    assert (
+        page.__doc__
+        and page.TITLE[0].isupper()
+        and not page.TITLE.endswith(".")
+        and {page.REFITS, page.LATENT} <= {True, False}
+    )
 
 
 def main_ok(*words: object) -> None:
@@ -290,6 +295,7 @@ def test_motion_is_believed_and_a_still_molecule_is_not(tmp_path):
     told, ensemble = judged(tmp_path / "hinge", control(tmp_path / "sim", "hinge", 0, images=1500), "variability")
     assert told["verdict"] == "holds", told
     assert json.loads((ensemble.folder / "validation" / "validation.json").read_text()) == told
+    assert all(check["plot"] for check in told["checks"])
     assert found_A(told) == pytest.approx(true_A(ensemble, tmp_path / "sim"), rel=0.15)
     told, _ = judged(tmp_path / "still", control(tmp_path / "sim2", "still", 0, images=1500), "variability")
     by_name = {check["name"]: check for check in told["checks"]}

@@ -6,6 +6,7 @@ Axes: n images, e errors of imaging.
 import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -147,6 +148,13 @@ def explained(left_n: np.ndarray, total_n: np.ndarray) -> tuple[float, float]:
     return float(1 - share), float(error)
 
 
+def histogram(value_n: np.ndarray, x_title: str) -> dict[str, Any]:
+    """How many images have which value, as a plot; one in a hundred at either end is left out."""
+    counts, edges = np.histogram(value_n, 20, tuple(np.percentile(value_n, [1, 99])))
+    middles = (0.5 * (edges[1:] + edges[:-1])).tolist()
+    return {"kind": "curve", "x": middles, "y": counts.tolist(), "x_title": x_title, "y_title": "Images"}
+
+
 def validate(ensemble: Ensemble, settings: Validation, compute: Compute) -> dict[str, Any]:
     """Make the checks and write RUN/validation/; what validation.json says. Checks made earlier stay if not repeated.
 
@@ -161,7 +169,7 @@ def validate(ensemble: Ensemble, settings: Validation, compute: Compute) -> dict
         page = load(name)
         if page.REFITS and not settings.refit and name in before:
             continue
-        found[name] = page.check(subject) if settings.refit or not page.REFITS else Check.untold(UNTOLD)
+        found[name] = _asked(page, subject)
         run.log(f"{page.TITLE}: {found[name].verdict}")
     checks = before | {name: {"name": name, "title": load(name).TITLE, **one.told()} for name, one in found.items()}
     checks = {name: checks[name] for name in CHECKS if name in checks}
@@ -171,6 +179,13 @@ def validate(ensemble: Ensemble, settings: Validation, compute: Compute) -> dict
         path.write_text(json.dumps(told, indent=1))
     _write_images(run, found, len(ensemble))
     return told
+
+
+def _asked(page: ModuleType, subject: Subject) -> Check:
+    """What a page finds, where it may be asked."""
+    if page.LATENT and not subject.ensemble.latent_dim:
+        return Check.untold("There is no latent.")
+    return page.check(subject) if subject.settings.refit or not page.REFITS else Check.untold(UNTOLD)
 
 
 def _before(run: Run) -> dict[str, dict[str, Any]]:

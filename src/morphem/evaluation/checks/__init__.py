@@ -1,4 +1,5 @@
-"""The checks of `morphem validate`: name -> module with `TITLE`, `REFITS` (whether it takes fitting again), `check`.
+"""The checks of `morphem validate`: name -> module with `TITLE`, `REFITS` (whether it takes fitting again), `LATENT`
+(whether it has a meaning without one), and `check`.
 
 A new check is a page beside these and a line in `CHECKS`; command, report and contract tests follow from it.
 """

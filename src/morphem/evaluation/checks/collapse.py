@@ -11,19 +11,21 @@ from morphem.evaluation.validation import Check, Found, Subject
 
 TITLE = "The latent has not collapsed"
 REFITS = True
+LATENT = True
 RELIABLE = 0.3
 
 
 def check(subject: Subject) -> Check:
     """Fails where no component is active; doubtful where states differ by less than their error."""
-    if not subject.ensemble.latent_dim:
-        return Check.untold("There is no latent.")
     one, _, seen = subject.unseen[0]
-    active = int((reliabilities(seen.placed(one.states, (0,)), seen.placed(one.states, (1,))) > RELIABLE).sum())
+    reliability_j = reliabilities(seen.placed(one.states, (0,)), seen.placed(one.states, (1,)))
+    active = int((reliability_j > RELIABLE).sum())
     power_j = one.states.power_j
     rank = float(power_j.sum() ** 2 / (power_j**2).sum())
     ratio = _signal_to_error(subject)
-    found = Found(active, unit=f"active of {one.states.components} components")
+    bars = {f"component {j}": float(value) for j, value in enumerate(reliability_j[:12], start=1)}
+    plot = {"kind": "bars", "of": bars, "level": RELIABLE, "x_title": "Reliability of places"}
+    found = Found(active, unit=f"active of {one.states.components} components", plot=plot)
     told = f"maps vary in {rank:.1f} directions and differ by {ratio:.1f} times their error"
     if active and ratio > 1:
         return Check("holds", f"Images place themselves reliably along {active} components; {told}.", found)

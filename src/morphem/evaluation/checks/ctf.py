@@ -9,10 +9,11 @@ import numpy as np
 
 from morphem.evaluation.refits import Fit
 from morphem.evaluation.scores import Seen
-from morphem.evaluation.validation import Check, Found, Subject, mean_and_error
+from morphem.evaluation.validation import Check, Found, Subject, histogram, mean_and_error
 
 TITLE = "The CTFs belong to the images"
 REFITS = True
+LATENT = False
 ALIKE_A = 10.0
 """Defoci that differ by less are one."""
 
@@ -24,8 +25,9 @@ def check(subject: Subject) -> Check:
     if np.ptp(subject.images.particles.ctf.defocus_u_A_n) < ALIKE_A:
         return Check.untold("All images have the same CTF.")
     gains = [seen.recognised() - _mixed(fit, row_n, subject.run.seed) for fit, row_n, seen in subject.unseen]
-    mean, error = mean_and_error(np.concatenate(gains))
-    found = Found.mean(mean, error, "nats an image")
+    gain_n = np.concatenate(gains)
+    mean, error = mean_and_error(gain_n)
+    found = Found.mean(mean, error, "nats an image", histogram(gain_n, "Its own CTF above another's (nats)"))
     if mean > 4 * error:
         return Check("holds", "Images fit the map better with their own CTF than with another image's.", found)
     if mean > 2 * error:

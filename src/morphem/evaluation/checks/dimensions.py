@@ -10,6 +10,7 @@ from morphem.evaluation.validation import Check, Found, Subject, mean_and_error,
 
 TITLE = "How many dimensions the images support"
 REFITS = True
+LATENT = True
 MOST = 12
 LEAST = 0.02
 """Nats an image that a component adds at least."""
@@ -19,8 +20,6 @@ OVERFIT = 0.5
 
 def check(subject: Subject) -> Check:
     """Fails where no component adds; doubtful where half of the gain on seen images is lost on unseen ones."""
-    if not subject.ensemble.latent_dim:
-        return Check("cannot tell", "There is no latent.")
     most = min(MOST, *(fit.states.components for fit, _, _ in subject.unseen))
     if not most:
         return Check("fails", "Fitted to half of the images the method finds one map alone.")

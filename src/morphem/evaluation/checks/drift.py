@@ -10,6 +10,7 @@ from morphem.inference.heldout import converged
 
 TITLE = "The fit has come to rest"
 REFITS = False
+LATENT = False
 AT_REST = 0.02
 """Of the maps' power that the last sweep may change."""
 

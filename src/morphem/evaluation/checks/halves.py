@@ -17,6 +17,7 @@ from morphem.physics.fsc import GOLD, fsc, resolution
 
 TITLE = "Independent halves show the same states"
 REFITS = True
+LATENT = True
 STATES, NEIGHBOURS = 20, 50
 LEAST = 0.2
 """Canonical correlation of a direction that is reproducible."""
@@ -26,8 +27,6 @@ COARSE = 4
 
 def check(subject: Subject) -> Check:
     """Holds where a direction is reproducible and differences are resolved beyond four periods in the box."""
-    if not subject.ensemble.latent_dim:
-        return Check.untold("There is no latent.")
     (one, other), (seen, by_other) = subject.fits, subject.seen_by_both
     split = seen.placed(one.states, (0,)), by_other.placed(other.states, (1,))
     dimensions = reproducible(*split, subject.run.seed)

@@ -18,6 +18,7 @@ from morphem.inference.settings import LinearSettings
 
 TITLE = "The states are no errors of imaging"
 REFITS = True
+LATENT = False
 CLEAR, IMPERFECT = 0.1, 0.004
 """A believable gain exceeds so many nats an image, and such a share of what the mean map explains: no model of imaging
 is better."""

@@ -10,10 +10,11 @@ import dataclasses
 
 import numpy as np
 
-from morphem.evaluation.validation import Check, Found, Subject
+from morphem.evaluation.validation import Check, Found, Subject, histogram
 
 TITLE = "Images show the molecule"
 REFITS = False
+LATENT = False
 FEW = 0.05
 LEAST = 0.1
 """Nats an image that the mean map explains, where junk can be told at all."""
@@ -35,8 +36,7 @@ def check(subject: Subject) -> Check:
     if subject.ensemble.latent_dim:
         of_images["remoteness"] = robust(remoteness(subject.ensemble.z_nq))
     error = float(np.sqrt(share * (1 - share) / len(junk_n)))
-    counts, edges = np.histogram(junk_n, 20, (0, 1))
-    plot = {"kind": "curve", "x": edges[1:].tolist(), "y": counts.tolist(), "x_title": "p(junk)", "y_title": "Images"}
+    plot = histogram(shown_n, "The states above nothing (nats)")
     found = Found(100 * share, 100 * max(share - 2 * error, 0), 100 * (share + 2 * error), "% of the images", plot)
     found = dataclasses.replace(found, of_images=of_images)
     if share < FEW:

@@ -26,6 +26,7 @@ from morphem.evaluation.validation import Check, Found, Subject, explained, some
 
 TITLE = "The latent knows nothing of the imaging"
 REFITS = False
+LATENT = True
 ASKED = 2000
 FEW, MUCH = 0.1, 0.3
 """R²: less is nothing, more is a leak."""
@@ -34,8 +35,6 @@ NEIGHBOURS = 50
 
 def check(subject: Subject) -> Check:
     """Holds below R² = 0.1 of the worst, or what permuted rows give; doubtful below 0.3."""
-    if not subject.ensemble.latent_dim:
-        return Check.untold("There is no latent.")
     row_n = some(np.arange(len(subject.ensemble)), ASKED, subject.run.seed)
     z_nq, rng = whitened(subject.ensemble.z_nq[row_n]), np.random.default_rng(subject.run.seed)
     known = dict(of_table(subject.images.particles.take(row_n)))

@@ -19,6 +19,7 @@ from morphem.physics.fsc import GOLD
 
 TITLE = "The maps are maps"
 REFITS = True
+LATENT = True
 SHELL = 3
 SHARE = 0.002
 """Of the images: a smaller cluster is as good as empty."""
@@ -28,8 +29,6 @@ COARSE, TURNS, NEARER = 20, 600, 0.1
 
 def check(subject: Subject) -> Check:
     """Fails where all maps are of noise; doubtful where one is flawed, or none differs from the others."""
-    if not subject.ensemble.latent_dim:
-        return Check.untold("There is no latent.")
     (one, other), near = subject.fits, spread(subject.ensemble.z_nq[subject.common], subject.run.seed)
     state_ks, _ = correlations((one.states, other.states), subject.places, near)
     noise = int((state_ks[:, 1 : SHELL + 2].min(1) < GOLD).sum())
@@ -38,7 +37,9 @@ def check(subject: Subject) -> Check:
     different = distinct(*state_maps(subject))
     flaws = {"of noise": noise, "a mirror image": mirrored, "of nearly empty clusters": empty}
     told = ", ".join(f"{count} {name}" for name, count in flaws.items() if count)
-    found = Found(different, unit=f"different among {len(near)} maps")
+    bars = {"different": different, **flaws}
+    plot = {"kind": "bars", "of": bars, "x_title": f"Of {len(near)} maps"}
+    found = Found(different, unit=f"different among {len(near)} maps", plot=plot)
     if noise == len(near):
         return Check("fails", "All maps are of noise.", found)
     if told:

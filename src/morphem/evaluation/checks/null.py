@@ -12,12 +12,11 @@ from morphem.evaluation.validation import OTHER_START, Check, Found, Subject, me
 
 TITLE = "Nothing of the kind is seen where nothing moves"
 REFITS = True
+LATENT = True
 
 
 def check(subject: Subject) -> Check:
     """Holds where the real gain exceeds the simulated one beyond three standard errors, and twice."""
-    if not subject.ensemble.latent_dim:
-        return Check.untold("There is no latent.")
     fit, asked_n, seen = subject.unseen[0]
     both_n, alone_n, width_e = gains(seen)
     (observed, error), clear = mean_and_error(both_n - alone_n), least(float(seen.recognised().mean()))

@@ -16,14 +16,13 @@ from morphem.physics.fsc import fsc, resolution
 
 TITLE = "Such images can show such motion"
 REFITS = True
+LATENT = True
 GOOD, FAIR = 0.75, 0.3
 """Pairs in the right order, and share of the variance."""
 
 
 def check(subject: Subject) -> Check:
     """Holds where three of four pairs are put in order, and 0.3 of the variance is recovered."""
-    if not subject.ensemble.latent_dim:
-        return Check.untold("There is no latent.")
     fit, asked_n, _ = subject.unseen[0]
     fitted_n = some(fit.rows, subject.settings.images, subject.run.seed)
     rng, rows = np.random.default_rng([subject.run.seed, 9]), np.union1d(fitted_n, asked_n)

@@ -11,20 +11,23 @@ from morphem.evaluation.validation import ASKED, Check, Found, Subject, explaine
 
 TITLE = "Other seeds find the same"
 REFITS = True
+LATENT = True
 SAME, ALIKE = 0.7, 0.4
 """R² of fits that are the same, and that are alike."""
 
 
 def check(subject: Subject) -> Check:
     """Holds above R² = 0.7 of the worst pair, doubtful above 0.4."""
-    if not subject.ensemble.latent_dim:
-        return Check.untold("There is no latent.")
     first, rows = subject.fits[0], subject.halves[0]
     others = [subject.again(f"seed{seed}", first.rows, seed) for seed in range(1, subject.settings.seeds)]
     asked = some(rows, ASKED, subject.run.seed)
     places = [(fit.seen(asked).placed(fit.states)[:, 1:], fit.states.power_j) for fit in (first, *others)]
-    worst, error = min(agreement(*one, *other) for one, other in itertools.combinations(places, 2))
-    found = Found.mean(worst, error, f"R² of the worst pair of {len(places)} seeds")
+    pairs = list(itertools.combinations(range(len(places)), 2))
+    told = {f"{i + 1} and {j + 1}": agreement(*places[i], *places[j]) for i, j in pairs}
+    worst, error = min(told.values())
+    bars = {name: value for name, (value, _) in told.items()}
+    plot = {"kind": "bars", "of": bars, "level": SAME, "x_title": "R² between two fits"}
+    found = Found.mean(worst, error, f"R² of the worst pair of {len(places)} seeds", plot)
     if worst > SAME:
         return Check("holds", "Fits with other random seeds put particles into the same places.", found)
     if worst > ALIKE:
