@@ -49,7 +49,7 @@ def _bars(axes: Axes, plot: dict[str, Any]) -> None:
         1.18 * max(values.max(initial=0), plot.get("level", 0), 0.05 * reach),
     )
     for place, value in enumerate(values):
-        axes.text(max(value, 0), place, f" {value:.2f}", va="center", fontsize=7)
+        axes.text(max(value, 0), place, f" {value:.2f}" if value % 1 else f" {value:.0f}", va="center", fontsize=7)
     if "level" in plot:
         axes.axvline(plot["level"], color="#4a5560", linewidth=0.8, linestyle=(0, (4, 3)))
 
